@@ -1,0 +1,258 @@
+"""A passive module between an attack and the model: it counts, remembers, and spares work that cannot matter.
+
+The probe sits around the adapted model that an attack sees. It
+
+- counts forward and backward passes of each image;
+- keeps, per image, the in-ball query with the smallest margin, which harvests "silent successes" (the attack
+  passed through an adversarial image and did not return it; Pintor et al. 2022, indicator 3);
+- records loss, margin and gradient traces;
+- with `stop_early`, retires an image once a query of it is confirmed adversarial: later queries of it are answered
+  from memory, and the attack ends when every image is retired. Published attacks run all iterations for a batch
+  that is long broken;
+- with `replay` (deterministic defenses only), answers a query that equals the image's previous one bit for bit from
+  memory, gradient included. Where the gradient is zero, sign(0) = 0 and iterative attacks ask the same question again.
+
+An attack may query any subset of its images in any order. A row belongs to the image around which it lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audit.geometry import contains
+from audit.rng import Stream
+from audit.types import ThreatModel
+
+
+class AllBroken(BaseException):
+    """Every image is broken: unwinds the attack. Not an Exception, so that no library swallows it."""
+
+
+class _Replay(torch.autograd.Function):
+    """Remembered logits forward; backward asks the probe for the remembered gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, queries: Tensor, probe: Probe, owner: Tensor) -> Tensor:
+        ctx.probe = probe
+        ctx.save_for_backward(queries, owner)
+        assert probe.last_logits is not None
+        return probe.last_logits[owner]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        queries, owner = ctx.saved_tensors
+        return ctx.probe.replayed_gradient(queries, owner, grads[0]), None, None
+
+
+class Probe(nn.Module):
+    """Wraps `model` for one attack on images x (n, c, h, w) with labels y (n,).
+
+    confirm: asked with candidates and the indices of their images, answers which are adversarial to the deployed
+    defense; called at most once per improvement, only with `stop_early`.
+    stream: the defense's own random numbers, used in every forward pass and by nothing else.
+    beat: called after every forward pass (a progress display).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: ThreatModel,
+        *,
+        stream: Stream,
+        confirm: Callable[[Tensor, Tensor], Tensor],
+        stop_early: bool,
+        replay: bool,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._x, self._y, self._threat = x, y, threat
+        self._stream, self._confirm, self._beat = stream, confirm, beat
+        self._stop_early, self._replay = stop_early, replay
+        n = len(x)
+        self.forwards = torch.zeros(n, dtype=torch.int64)
+        self.backwards = torch.zeros(n, dtype=torch.int64)
+        self.retired = torch.zeros(n, dtype=torch.bool, device=x.device)
+        self.best_query = x.clone()
+        self.best_margin = torch.full((n,), float("inf"), device=x.device)
+        self.last_logits: Tensor | None = None
+        self._last_query, self._last_known = x.clone(), torch.zeros(n, dtype=torch.bool, device=x.device)
+        self._last_grad, self._grad_known = torch.zeros_like(x), torch.zeros_like(self._last_known)
+        self._last_upstream: Tensor | None = None
+        self._best_logits: Tensor | None = None
+        self._identity = torch.arange(n, device=x.device)
+        self._last_owner = self._identity
+        self._loss = torch.full((n,), float("nan"), device=x.device)
+        self._margin = torch.full((n,), float("nan"), device=x.device)
+        self._norm = torch.full((n,), float("nan"), device=x.device)
+        self.trace: list[tuple[float, float, float, float, float]] = []
+        self.eval()
+
+    def forward(self, queries: Tensor) -> Tensor:
+        rows = queries.detach()
+        owner, inside = self._locate(rows)
+        skip = self.retired[owner] if self._stop_early else torch.zeros_like(inside)
+        same = self._unchanged(rows, owner) & ~skip
+        live = ~(skip | same)
+        logits = self._answer(queries, owner, skip, same, live)
+        self._observe(rows, logits.detach(), owner, inside, live)
+        self._beat()
+        return logits
+
+    # --- which image does a row belong to
+
+    def _locate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The image of each row and whether the row lies in that image's ball and box."""
+        guesses = [self._identity] if len(rows) == len(self._x) else []
+        if len(self._last_owner) == len(rows):
+            guesses.append(self._last_owner)
+        for guess in guesses:
+            inside = contains(rows, self._x[guess], self._threat)
+            if bool(inside.all()):
+                self._last_owner = guess
+                return guess, inside
+        owner = torch.cdist(rows.flatten(1).float(), self._x.flatten(1)).argmin(1)
+        self._last_owner = owner
+        inside = contains(rows, self._x[owner], self._threat)
+        if self._threat.norm == "Linf" and self._threat.eps >= 0.5 and len(rows) != len(self._x):
+            inside = torch.zeros_like(inside)  # balls overlap: the owner is a guess, so the row proves nothing
+        return owner, inside
+
+    def _unchanged(self, rows: Tensor, owner: Tensor) -> Tensor:
+        """Which rows ask the image's previous question, or its best one, again.
+
+        Random search proposes its best point whenever a patch already has the drawn sign; that memory is moved to
+        the "previous" slot, from which all answers come.
+        """
+        repeated = len(owner) != len(torch.unique(owner))
+        if not self._replay or repeated or self.last_logits is None or self._best_logits is None:
+            return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        last = self._last_known[owner] & (rows == self._last_query[owner]).flatten(1).all(1)
+        known = self.best_margin[owner] < float("inf")
+        best = known & ~last & (rows == self.best_query[owner]).flatten(1).all(1)
+        who = owner[best]
+        self.last_logits[who], self._last_query[who] = self._best_logits[who], self.best_query[who]
+        self._last_known[who], self._grad_known[who] = True, False
+        return last | best
+
+    # --- answering
+
+    def _answer(self, queries: Tensor, owner: Tensor, skip: Tensor, same: Tensor, live: Tensor) -> Tensor:
+        if bool(live.all()):
+            return self._query(queries, owner)
+        assert self.last_logits is not None
+        # The zero term keeps the result attached to the graph even when nothing is computed.
+        logits = self.last_logits[owner] + 0 * queries.flatten(1)[:, :1].to(self.last_logits.dtype)
+        for mask, answer in ((live, self._query), (same, self._remembered)):
+            index = mask.nonzero().flatten()
+            if len(index):
+                logits = logits.index_copy(0, index, answer(queries[index], owner[index]))
+        return logits
+
+    def _remembered(self, queries: Tensor, owner: Tensor) -> Tensor:
+        replayed: Tensor = _Replay.apply(queries, self, owner)
+        return replayed
+
+    def _query(self, queries: Tensor, owner: Tensor) -> Tensor:
+        watched = torch.is_grad_enabled() and queries.requires_grad
+        if watched:
+            queries = queries.view_as(queries)  # hooks on a leaf of the attack would stay there
+        with self._stream:
+            logits: Tensor = self.model(queries)
+        self.forwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+        self._remember(queries.detach(), logits.detach(), owner)
+        if watched and logits.requires_grad:
+            logits.register_hook(lambda grad: self._remember_upstream(grad, owner))
+            queries.register_hook(lambda grad: self._remember_gradient(grad, owner))
+        return logits
+
+    def _remember(self, rows: Tensor, logits: Tensor, owner: Tensor) -> None:
+        if self.last_logits is None:
+            self.last_logits = logits.new_zeros(len(self._x), logits.shape[1])
+            self._last_upstream = torch.zeros_like(self.last_logits)
+            self._best_logits = torch.zeros_like(self.last_logits)
+        self.last_logits[owner] = logits
+        self._last_query[owner] = rows.to(self._last_query.dtype)
+        once = len(owner) == len(torch.unique(owner))  # several draws of one image: no single last query
+        self._last_known[owner] = once
+        self._grad_known[owner] = False
+
+    def _remember_upstream(self, grad: Tensor, owner: Tensor) -> None:
+        assert self._last_upstream is not None
+        self._last_upstream[owner] = grad.detach()
+
+    def _remember_gradient(self, grad: Tensor, owner: Tensor) -> None:
+        grad = grad.detach()
+        self.backwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+        self._last_grad[owner] = grad
+        self._grad_known[owner] = self._last_known[owner]
+        self._norm[owner] = grad.flatten(1).norm(dim=1).float()
+
+    def replayed_gradient(self, queries: Tensor, owner: Tensor, upstream: Tensor) -> Tensor:
+        """The gradient of remembered queries (m, c, h, w) for `upstream` (m, k), computed only where it is new."""
+        assert self._last_upstream is not None
+        answer = torch.zeros_like(queries)
+        asked = (upstream != 0).any(1)
+        known = self._grad_known[owner] & (upstream == self._last_upstream[owner]).all(1)
+        answer[known] = self._last_grad[owner[known]]
+        fresh = (asked & ~known).nonzero().flatten()
+        if len(fresh):
+            again = queries[fresh].detach().requires_grad_()
+            with torch.enable_grad():
+                answer[fresh] = torch.autograd.grad(self._query(again, owner[fresh]), again, upstream[fresh])[0]
+        self._norm[owner[~asked]] = 0.0
+        return answer
+
+    # --- watching
+
+    def _observe(self, rows: Tensor, logits: Tensor, owner: Tensor, inside: Tensor, live: Tensor) -> None:
+        rows, logits, owner, inside = rows[live], logits[live], owner[live], inside[live]
+        y = self._y[owner]
+        own = logits.gather(1, y[:, None])[:, 0]
+        other = logits.scatter(1, y[:, None], float("-inf")).amax(1)
+        margin = (own - other).float()
+        wrong = logits.argmax(1) != y
+        self._margin[owner] = margin
+        self._loss[owner] = F.cross_entropy(logits, y, reduction="none").float()
+        better = (inside & ((margin < self.best_margin[owner]) | (wrong & (self.best_margin[owner] >= 0)))).nonzero()
+        index = _lowest_per_owner(owner, margin, better.flatten())
+        who = owner[index]
+        self.best_query[who] = rows[index].to(self.best_query.dtype)
+        if self._best_logits is not None:
+            self._best_logits[who] = logits[index]
+        # A tie of logits can be misclassified at margin 0; the sign of best_margin must say "wrong".
+        self.best_margin[who] = torch.where(wrong[index], margin[index].clamp(max=-1e-30), margin[index])
+        self._record()
+        if self._stop_early:
+            self._retire(who[wrong[index] & ~self.retired[who]])
+
+    def _retire(self, who: Tensor) -> None:
+        if len(who):
+            self.forwards[who.cpu()] += 1
+            self.retired[who] = self._confirm(self.best_query[who], who)
+        if bool(self.retired.all()):
+            raise AllBroken
+
+    def _record(self) -> None:
+        norm = self._norm[~self._norm.isnan()]
+        zero = float((norm == 0).float().mean()) if len(norm) else float("nan")
+        median = float(norm.median()) if len(norm) else float("nan")
+        broken = float((self.best_margin < 0).float().mean())
+        self.trace.append((float(self._loss.nanmean()), float(self._margin.nanmean()), broken, zero, median))
+
+
+def _lowest_per_owner(owner: Tensor, margin: Tensor, index: Tensor) -> Tensor:
+    """Of the rows `index`, the one with the lowest margin for each owner."""
+    if len(index) < 2:
+        return index
+    order = index[torch.argsort(margin[index], stable=True)]
+    _, first = np.unique(owner[order].cpu().numpy(), return_index=True)
+    return order[torch.from_numpy(first).to(order.device)]

@@ -1,0 +1,47 @@
+"""Tells whether a claimed adversarial defense is real.
+
+    import audit
+    result = audit.run("super_fitting", suite="quick", n=200)
+    print(result.verdict.outcome, result.adaptive)
+
+Importing this package imports neither torch nor any attack library.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from audit.errors import AuditError
+from audit.types import AdapterSpec, Claim, Diagnosis, Estimate, Step, Suite, ThreatModel, Verdict
+from audit.versions import installed
+
+if TYPE_CHECKING:
+    from audit.runner import run
+    from audit.summary import Audit, load_run
+
+__all__ = [
+    "AdapterSpec",
+    "Audit",
+    "AuditError",
+    "Claim",
+    "Diagnosis",
+    "Estimate",
+    "Step",
+    "Suite",
+    "ThreatModel",
+    "Verdict",
+    "load_run",
+    "run",
+]
+
+__version__ = installed("robustness-audit") or "unknown"
+
+_LAZY = {"run": "audit.runner", "load_run": "audit.summary", "Audit": "audit.summary"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from importlib import import_module
+
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'audit' has no attribute {name!r}")

@@ -1,0 +1,192 @@
+"""The parts of AutoAttack (Croce and Hein 2020, arXiv 2003.01690) from pyautoattack 0.2.0.
+
+The attack classes are used one by one, with AutoAttack's "standard" parameters: the `AutoAttack` driver around them
+installs a trace function, counts in a module-level variable and cannot resume. Each returns its first adversarial
+image per sample, or the clean image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from pyautoattack.fab_pt import FABAttack_PT
+from pyautoattack.square import SquareAttack
+from torch import Tensor, nn
+
+from audit.attacks.common import attack
+from audit.errors import Unsupported
+from audit.types import Norm, ThreatModel
+
+LIBRARY = "pyautoattack"
+PAPER = "Croce and Hein 2020, arXiv 2003.01690"
+NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1")
+
+
+def _apgd_cost(params: Mapping[str, Any]) -> tuple[int, int]:
+    passes = (int(params["n_iter"]) + 1) * int(params["n_restarts"])
+    return 1 + passes, passes
+
+
+def _targeted_cost(per_iteration: int) -> Any:
+    def cost(params: Mapping[str, Any]) -> tuple[int, int]:
+        rounds = int(params["n_target_classes"])
+        return rounds * (2 + per_iteration * int(params["n_iter"])), rounds * int(params["n_iter"])
+
+    return cost
+
+
+def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """max over i != y of z_i, minus z_y: (n,). Scale-free in sign, never saturates (Carlini and Wagner 2017)."""
+    own = logits.gather(1, y[:, None])[:, 0]
+    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
+
+
+class _APGDMargin(APGDAttack):  # type: ignore[misc]
+    """APGD whose DLR hook carries the plain margin."""
+
+    def dlr_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return margin_loss(x, y)
+
+
+class _APGDTargetedMargin(APGDAttack_targeted):  # type: ignore[misc]
+    """Targeted APGD for fewer than four classes, where the targeted DLR loss has no fourth logit."""
+
+    def dlr_loss_targeted(self, x: Tensor, y: Tensor) -> Tensor:
+        rows = torch.arange(len(x), device=x.device)
+        return x[rows, self.y_target] - x[rows, y]
+
+
+def _classes(model: nn.Module, x: Tensor) -> int:
+    with torch.no_grad():
+        return int(model(x[:1]).shape[1])
+
+
+def _apgd(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, loss: str, n_iter: int, n_restarts: int,
+    base: Any = APGDAttack,
+) -> Tensor:  # fmt: skip
+    engine = base(
+        model, n_iter=n_iter, norm=threat.norm, n_restarts=n_restarts, eps=threat.eps, seed=seed, loss=loss,
+        device=x.device, use_largereps=threat.norm == "L1",
+    )  # fmt: skip
+    result: Tensor = engine.perturb(x, y)
+    return result
+
+
+@attack("apgd-ce", library=LIBRARY, norms=NORMS, needs="gradient", cost=_apgd_cost, reference=PAPER)
+def apgd_ce(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    n_iter: int = 100,
+    n_restarts: int = 1,
+) -> Tensor:
+    """Auto-PGD on the cross-entropy, with its step-size schedule and momentum."""
+    return _apgd(model, x, y, threat, seed, "ce", n_iter, n_restarts)
+
+
+@attack("apgd-dlr", library=LIBRARY, norms=NORMS, needs="gradient", cost=_apgd_cost, reference=PAPER)
+def apgd_dlr(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    n_iter: int = 100,
+    n_restarts: int = 1,
+) -> Tensor:
+    """Auto-PGD on the difference-of-logits-ratio loss; with two classes, where it has no third logit, on the margin.
+
+    The DLR gradient is exactly zero where the true label holds the third largest logit; the margin's is not, so run
+    `apgd-margin` beside it.
+    """
+    base = APGDAttack if _classes(model, x) > 2 else _APGDMargin
+    return _apgd(model, x, y, threat, seed, "dlr", n_iter, n_restarts, base)
+
+
+@attack("apgd-margin", library=LIBRARY, norms=NORMS, needs="gradient", cost=_apgd_cost, reference=PAPER)
+def apgd_margin(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    n_iter: int = 100,
+    n_restarts: int = 1,
+) -> Tensor:
+    """Auto-PGD on the plain margin loss of Carlini and Wagner (arXiv 1608.04644), through the library's DLR hook."""
+    return _apgd(model, x, y, threat, seed, "dlr", n_iter, n_restarts, _APGDMargin)
+
+
+@attack("apgd-t", library=LIBRARY, norms=NORMS, needs="gradient", cost=_targeted_cost(1), reference=PAPER)
+def apgd_t(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    n_iter: int = 100,
+    n_target_classes: int = 9,
+) -> Tensor:
+    """Auto-PGD on the targeted DLR loss, towards each of the `n_target_classes` runner-up classes in turn.
+
+    With fewer classes it takes what there is; with fewer than four it uses the targeted margin.
+    """
+    classes = _classes(model, x)
+    base = APGDAttack_targeted if classes > 3 else _APGDTargetedMargin
+    engine = base(
+        model, n_iter=n_iter, norm=threat.norm, eps=threat.eps, seed=seed, device=x.device,
+        n_target_classes=min(n_target_classes, classes - 1), use_largereps=threat.norm == "L1",
+    )  # fmt: skip
+    result: Tensor = engine.perturb(x, y)
+    return result
+
+
+@attack(
+    "fab-t", library=LIBRARY, norms=NORMS, needs="gradient", kind="minimal", cost=_targeted_cost(2),
+    reference="Croce and Hein 2020, arXiv 1907.02044",
+)  # fmt: skip
+def fab_t(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    n_iter: int = 100,
+    n_target_classes: int = 9,
+) -> Tensor:
+    """Targeted Fast Adaptive Boundary: walks to the nearest boundary of each runner-up class."""
+    engine = FABAttack_PT(
+        model, norm=threat.norm, n_restarts=1, n_iter=n_iter, eps=threat.eps, seed=seed, targeted=True,
+        device=x.device, n_target_classes=min(n_target_classes, _classes(model, x) - 1),
+    )  # fmt: skip
+    result: Tensor = engine.perturb(x, y)
+    return result
+
+
+@attack(
+    "square", library=LIBRARY, norms=NORMS, needs="scores", reference="Andriushchenko et al. 2020, arXiv 1912.00049",
+    cost=lambda params: (1 + int(params["n_queries"]), 0),
+)  # fmt: skip
+def square(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, n_queries: int = 5000) -> Tensor:
+    """Random search over square patches, by scores alone. The patch schedule is AutoAttack's (not rescaled)."""
+    if threat.norm != "Linf" and min(x.shape[2:]) < 5:
+        raise Unsupported(
+            f"attack 'square' needs images of at least 5 x 5 under {threat.norm}, got {tuple(x.shape[2:])}"
+        )
+    engine = SquareAttack(
+        model, norm=threat.norm, n_queries=n_queries, eps=threat.eps, p_init=0.8, n_restarts=1, seed=seed,
+        device=x.device, resc_schedule=False,
+    )  # fmt: skip
+    result: Tensor = engine.perturb(x, y)
+    return result

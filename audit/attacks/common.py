@@ -1,0 +1,90 @@
+"""What every wrapped attack gets: checks before and after, and a random stream of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from audit.errors import BadInput, Unsupported
+from audit.registry import closest
+from audit.rng import Stream
+from audit.types import Norm, ThreatModel
+
+Function = Callable[..., Tensor]
+Cost = Callable[[Mapping[str, Any]], tuple[int, int]]
+
+
+class BrokenAttack(RuntimeError):
+    """An attack returned something that is not an image batch: the unit becomes an error, never robustness."""
+
+
+@dataclass(frozen=True)
+class WrappedAttack:
+    """A library's attack behind the `Attack` protocol. Made by the `attack` decorator."""
+
+    name: str
+    library: str
+    kind: Literal["budget", "minimal"]
+    norms: tuple[Norm, ...]
+    needs: Literal["gradient", "scores", "decision"]
+    reference: str
+    function: Function
+    passes: Cost
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Every option with its default."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "seed"}
+
+    def cost(self, params: Mapping[str, Any]) -> tuple[int, int]:
+        return self.passes({**self.defaults, **params})
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, **options: Any
+    ) -> Tensor:
+        """Adversarial candidates for images x (n, c, h, w) in [0,1] with labels y (n,); same shape, float32.
+
+        Raises Unsupported for a norm, BadInput for an option that the attack does not have, BrokenAttack when the
+        library returns another shape or NaN.
+        """
+        if threat.norm not in self.norms:
+            raise Unsupported(
+                f"attack {self.name!r} supports {', '.join(self.norms)}, not {threat.norm}; choose another --norm"
+            )
+        for option in options:
+            if option not in self.defaults:
+                hint = closest(option, sorted(self.defaults)) if self.defaults else "it has none."
+                raise BadInput(f"attack {self.name!r} has no option {option!r}: {hint}")
+        with Stream(seed), torch.enable_grad():
+            result = self.function(model, x.clone(), y.clone(), threat, seed=seed, **options)
+        if not isinstance(result, Tensor) or result.shape != x.shape:
+            raise BrokenAttack(
+                f"attack {self.name!r} returned {getattr(result, 'shape', type(result))}, expected {tuple(x.shape)}"
+            )
+        if not torch.isfinite(result).all():
+            raise BrokenAttack(f"attack {self.name!r} returned NaN or infinite pixels")
+        return result.detach().float()
+
+
+def attack(
+    name: str,
+    *,
+    library: str,
+    norms: tuple[Norm, ...],
+    needs: Literal["gradient", "scores", "decision"],
+    reference: str,
+    cost: Cost,
+    kind: Literal["budget", "minimal"] = "budget",
+) -> Callable[[Function], WrappedAttack]:
+    """Turn `f(model, x, y, threat, *, seed, <options>)` into a registered attack."""
+
+    def wrap(function: Function) -> WrappedAttack:
+        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost)
+
+    return wrap

@@ -1,0 +1,204 @@
+"""What a person sees: the live table of a run, the final panel, the training bar, and plain tables."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from audit.ledger import Arrays
+from audit.plan import Plan, Unit
+from audit.summary import Audit
+from audit.types import Step
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from audit.runner import Prepared
+
+COLOURS = {"upheld": "green", "refuted": "red", "inconclusive": "yellow"}
+
+
+@dataclass
+class _Row:
+    images: int = 0
+    broken: int = 0
+    forwards: int = 0
+    backwards: int = 0
+    seconds: float = 0.0
+    units: int = 0
+    running: bool = False
+
+
+class LiveTable:
+    """A watcher that draws every step with its progress, and the time that is left.
+
+    costs: forward plus backward passes of one surviving image, per step, for the estimate of what remains.
+    """
+
+    def __init__(self, console: Console, plan: Plan, costs: Sequence[int]) -> None:
+        self.plan, self.costs = plan, costs
+        self.rows = [_Row() for _ in plan.steps]
+        self.alive = self.correct = plan.n
+        self.passes, self.started, self.in_unit = 0, time.perf_counter(), 0
+        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render)
+
+    def __enter__(self) -> LiveTable:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def begin(self, unit: Unit, images: int) -> None:
+        self.in_unit = 0
+        if unit.step is not None:
+            self.rows[unit.step].running = True
+
+    def beat(self, forwards: int) -> None:
+        self.in_unit = forwards
+
+    def end(self, unit: Unit, arrays: Arrays, meta: dict[str, Any]) -> None:
+        self.in_unit = 0
+        if unit.step is None:
+            wrong = int((~arrays["correct"]).sum())
+            self.alive, self.correct = self.alive - wrong, self.correct - wrong
+            return
+        row = self.rows[unit.step]
+        row.running, row.units = False, row.units + 1
+        row.images += len(arrays["ids"])
+        row.broken += int(arrays["broken"].sum())
+        row.forwards += int(arrays["forwards"].sum())
+        row.backwards += int(arrays["backwards"].sum())
+        row.seconds += float(meta["seconds"])
+        self.passes += int(arrays["forwards"].sum() + arrays["backwards"].sum())
+
+    def _render(self) -> Group:
+        table = Table("step", "suite", "images", "broken", "forward", "backward", "time", box=None, header_style="bold")
+        for step, row in zip(self.plan.steps, self.rows, strict=True):
+            style = "bold" if row.running else ("" if row.units else "dim")
+            figures = (
+                f"{row.images:,}",
+                f"{row.broken:,}",
+                f"{row.forwards:,}",
+                f"{row.backwards:,}",
+                f"{row.seconds:.0f} s",
+            )
+            table.add_row(step.name, step.suite, *(figures if row.units else ("", "", "", "", "")), style=style)
+        return Group(table, Text(self._status()))
+
+    def _status(self) -> str:
+        spent = time.perf_counter() - self.started
+        done = sum(row.units for row in self.rows)
+        total = sum(1 for unit in self.plan.units() if unit.step is not None)
+        if done == total:
+            return f"all {total} units done, {spent:.0f} s; judging the stored images again"
+        rate = (self.passes + self.in_unit) / max(spent, 1e-9)
+        left = f"about {self._remaining() / rate:.0f} s left" if rate > 0 and self.passes else "estimating"
+        return f"{done} of {total} units, {spent:.0f} s, {left}; {self.in_unit:,} passes in this unit"
+
+    def _remaining(self) -> float:
+        """Passes still to do, were every image now standing to survive to the end."""
+        survivors = max(
+            self.correct
+            - sum(r.broken for r, s in zip(self.rows, self.plan.steps, strict=True) if s.scope == "survivors"),
+            0,
+        )
+        total = 0.0
+        for step, row, cost in zip(self.plan.steps, self.rows, self.costs, strict=True):
+            images = {
+                "all": self.correct,
+                "survivors": survivors,
+                "control": min(step.limit or self.correct, self.correct),
+            }[step.scope]
+            share = 1 - row.units / (1 if step.scope == "control" else self.plan.shards)
+            total += cost * images * share
+        return total
+
+
+def costs(steps: Iterable[Step]) -> list[tuple[int, int]]:
+    """Forward and backward passes of each step for one image that survives it."""
+    from audit import registry
+
+    return [registry.attacks.load(step.attack).cost(step.params) for step in steps]
+
+
+def dry_run(prepared: Prepared, costs: Sequence[tuple[int, int]]) -> Group:
+    """The plan with the most that it can cost: every image that is standing survives to the end."""
+    plan = prepared.plan
+    correct = int(plan.profile["clean_correct"] / plan.profile["n"] * plan.n)
+    rows, total = [], 0
+    for step, (forward, backward) in zip(plan.steps, costs, strict=True):
+        images = min(step.limit or correct, correct)
+        total += (forward + backward) * images
+        rows.append(
+            (
+                step.name,
+                step.attack,
+                step.scope,
+                images,
+                f"{forward * images:,}",
+                f"{backward * images:,}",
+                step.why,
+            )
+        )
+    rate = passes_per_second(prepared.target.model, prepared.target.x)
+    return Group(
+        table("plan", ("step", "attack", "images", "at most", "forward", "backward", "why"), rows),
+        Text(f"fingerprint {plan.fingerprint[:16]}, {plan.n} images, {plan.threat}, logit gap {plan.profile['logit_gap']:.3g}"),
+        Text(f"at most {total:,} passes, {total / rate / 60:.0f} minutes at the {rate:,.0f} passes per second measured just now; "
+             "images that break early cost less"),
+    )  # fmt: skip
+
+
+def passes_per_second(model: nn.Module, x: Tensor) -> float:
+    """How fast the model answers with a gradient, from one warm batch."""
+    import torch
+
+    images = x[:100].clone().requires_grad_()
+    model(images).sum().backward()
+    started = time.perf_counter()
+    with torch.enable_grad():
+        model(images).sum().backward()
+    return 2 * len(images) / (time.perf_counter() - started)
+
+
+def panel(audit: Audit, report: str) -> Panel:
+    """The answer in ten seconds: clean, claimed, adaptive, verdict, reason, where the report is."""
+    grid = Table.grid(padding=(0, 2))
+    threat = audit.results.plan.threat
+    grid.add_row("clean", str(audit.clean))
+    grid.add_row("claimed", str(audit.claimed) if audit.claimed else "the claimed attacks were not run")
+    grid.add_row("adaptive", Text(str(audit.adaptive), style="bold"))
+    grid.add_row(
+        "",
+        Text(
+            f"n = {audit.results.plan.n}, {threat}, seed {audit.results.plan.seed}, 95 % Clopper-Pearson",
+            style="dim",
+        ),
+    )
+    outcome = audit.verdict.outcome
+    grid.add_row("verdict", Text(outcome, style=f"bold {COLOURS[outcome]}"))
+    for reason in audit.verdict.reasons[1:3] or audit.verdict.reasons:
+        grid.add_row("because", reason)
+    grid.add_row("report", report)
+    return Panel(
+        grid,
+        title=f"{audit.results.plan.identity['defense']}: is the claim real?",
+        border_style=COLOURS[outcome],
+    )
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A plain table of strings."""
+    result = Table(*columns, title=title, title_justify="left", box=None, header_style="bold")
+    for row in rows:
+        result.add_row(*(str(cell) for cell in row))
+    return result

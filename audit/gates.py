@@ -1,0 +1,132 @@
+"""What is measured before any attack: can this model be judged, and does its loss have a gradient?
+
+The result is plain JSON (a *profile*), stored in the plan. Diagnoses read it; the suite's "auto" temperature is
+its median logit gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from audit import registry
+from audit.errors import BadModel
+from audit.oracle import check_logits, check_mode
+from audit.rng import Stream
+from audit.types import AdapterSpec, Step
+
+SAMPLE = 1000
+REPEATS = 3
+
+
+def adapt(model: nn.Module, adapters: Iterable[AdapterSpec]) -> nn.Module:
+    """`model` inside each adapter in turn, in evaluation mode."""
+    for spec in adapters:
+        model = registry.adapters.load(spec.name)(model, **spec.params)
+    return model.eval()
+
+
+def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
+    """Measure the model on up to 1,000 images x (n, c, h, w) in [0,1] with labels y (n,).
+
+    Keys: n; clean_correct; classes; logit_gap (median of largest minus second, at least 1e-6); zero_gradient
+    (share of correctly classified images whose float32 CE gradient is exactly zero); saturated (share whose
+    softmax gives every other class exactly zero); max_draw_difference (largest change of normalised logits over 3
+    passes, AutoAttack's "randomized" check); softmax_output (bool).
+    Raises BadModel when the model cannot be judged.
+    """
+    check_mode(model)
+    x, y = x[:SAMPLE], y[:SAMPLE]
+    stream = Stream(seed)
+    parts = [_measure(model, a, b, stream) for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)]
+    logits, size, drift = (torch.cat(column) for column in zip(*parts, strict=True))
+    check_labels(logits.shape[1], y)
+    top = logits.topk(2).values
+    right = logits.argmax(1) == y
+    softmax = F.softmax(logits.float(), 1)
+    others = softmax.scatter(1, logits.argmax(1, keepdim=True), 0.0).amax(1)
+    return {
+        "n": len(x),
+        "clean_correct": int(right.sum()),
+        "classes": logits.shape[1],
+        "logit_gap": max(float((top[:, 0] - top[:, 1]).median()), 1e-6),
+        "zero_gradient": _share(size[right] == 0),
+        "saturated": _share(others[right] == 0),
+        "max_draw_difference": float(drift.max()),
+        "softmax_output": _looks_like_softmax(logits),
+    }
+
+
+def _measure(model: nn.Module, x: Tensor, y: Tensor, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (n, k), largest CE gradient entry (n,), largest change of normalised logits over repeats (n,)."""
+    images = x.clone().requires_grad_()
+    with stream, torch.enable_grad():
+        logits = model(images).float()
+        check_logits(logits.detach(), len(x))
+        check_labels(logits.shape[1], y)
+        size = torch.zeros(len(x), device=x.device)
+        if logits.requires_grad:
+            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), images, allow_unused=True)
+            size = size if gradient is None else gradient.flatten(1).abs().amax(1)
+    with stream, torch.no_grad():
+        repeats = torch.stack([F.normalize(model(x).float(), dim=1) for _ in range(REPEATS)])
+    drift = (repeats - repeats[0]).norm(dim=2).amax(0)
+    return logits.detach(), size, drift
+
+
+def check_labels(classes: int, y: Tensor) -> None:
+    """Raise BadModel when a label has no logit."""
+    if int(y.max()) >= classes:
+        raise BadModel(
+            f"the labels go up to {int(y.max())} but the model has {classes} classes; choose the --dataset it was trained on"
+        )
+
+
+def _share(mask: Tensor) -> float:
+    return float(mask.float().mean()) if len(mask) else math.nan
+
+
+def _looks_like_softmax(logits: Tensor) -> bool:
+    """AutoAttack's range check: every value in [0,1] and every row summing to 1, to 1e-5."""
+    in_range = bool((logits.min() >= -1e-5) & (logits.max() <= 1 + 1e-5))
+    return in_range and bool(((logits.sum(1) - 1).abs() <= 1e-5).all())
+
+
+def forward_mismatch(model: nn.Module, steps: Iterable[Step], x: Tensor, *, seed: int) -> dict[str, float]:
+    """Share of images that a step's adapted model classifies otherwise than the defense, per adapted step.
+
+    The same random stream is used on both sides, so a stochastic defense is compared draw by draw.
+    """
+    result: dict[str, float] = {}
+    with torch.no_grad():
+        for step in steps:
+            if step.adapters:
+                adapted = adapt(model, step.adapters)
+                with Stream(seed):
+                    expected = model(x).argmax(1)
+                with Stream(seed):
+                    got = adapted(x).argmax(1)
+                result[step.name] = float((expected != got).float().mean())
+    return result
+
+
+def fingerprint_model(model: nn.Module) -> str:
+    """sha256 over every parameter and buffer and every module's mode: equal before and after, or the run is void."""
+    import hashlib
+
+    seen = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        seen.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    seen.update("".join("01"[part.training] for part in model.modules()).encode())
+    return seen.hexdigest()
+
+
+def deterministic(profile: Mapping[str, Any], traits: frozenset[str]) -> bool:
+    """May a repeated question be answered from memory? Only if nothing random or stateful is declared or seen."""
+    return not traits & {"stochastic", "stateful"} and profile["max_draw_difference"] == 0

@@ -1,0 +1,90 @@
+"""One file per finished unit of work. What is on disk and matches its digest is done; all else never happened.
+
+A unit file is a numpy archive written to a temporary name, flushed to the disk and renamed, so a killed process
+leaves either a whole file or none. `kill -9` therefore loses at most the unit in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audit.errors import CannotWrite
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` by `content` so that a reader sees the old file or the new one, never a part.
+
+    Raises CannotWrite when the disk is full, read-only or not ours.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+        raise CannotWrite(
+            f"could not write {path} ({error.strerror}), expected a writable place with room: type --out DIRECTORY"
+        ) from error
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+
+
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 over names, types, shapes and bytes."""
+    seen = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        seen.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        seen.update(array.tobytes())
+    return seen.hexdigest()
+
+
+class Ledger:
+    """The units of one run directory."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.directory = run_dir / "units"
+
+    def path(self, unit: str) -> Path:
+        return self.directory / f"{unit}.npz"
+
+    def write(self, unit: str, arrays: Arrays, meta: Mapping[str, Any]) -> None:
+        """Store a finished unit; `meta` must be JSON."""
+        everything = {**arrays, "meta": np.array(json.dumps(meta, sort_keys=True))}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **everything, digest=np.array(digest(everything)))  # type: ignore[arg-type]
+        write_atomically(self.path(unit), buffer.getvalue())
+
+    def read(self, unit: str) -> tuple[Arrays, dict[str, Any]] | None:
+        """The unit's arrays and meta, or None when it is absent, torn or altered."""
+        try:
+            with np.load(self.path(unit), allow_pickle=False) as archive:
+                arrays: Arrays = {name: archive[name] for name in archive.files}
+            expected = str(arrays.pop("digest"))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        if digest(arrays) != expected:
+            return None
+        meta: dict[str, Any] = json.loads(str(arrays.pop("meta")))
+        return arrays, meta
+
+    def __contains__(self, unit: str) -> bool:
+        return self.read(unit) is not None

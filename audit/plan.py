@@ -1,0 +1,142 @@
+"""The plan of a run: what identifies it, and its units in order.
+
+*Identity* is everything that can change a result; it is hashed into the fingerprint, and a run directory only ever
+holds units of one identity. *Runtime* (device, output, command) is recorded and not hashed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audit.errors import PlanMismatch
+from audit.ledger import write_json
+from audit.types import Step, ThreatModel
+
+PLAN_VERSION = 1
+CLEAN = "clean"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One step on one shard of the images; `seed` is derived from the run's."""
+
+    step: int | None
+    shard: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A resolved run. `identity` and `profile` are plain JSON; `steps` are the suite with every value filled in."""
+
+    identity: Mapping[str, Any]
+    steps: tuple[Step, ...]
+    profile: Mapping[str, Any]
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return int(self.identity["n"])
+
+    @property
+    def seed(self) -> int:
+        return int(self.identity["seed"])
+
+    @property
+    def shard_size(self) -> int:
+        return int(self.identity["batch_size"])
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(self.identity["norm"], self.identity["eps"])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the identity; two runs with one fingerprint have the same records."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shards(self) -> int:
+        return -(-self.n // self.shard_size)
+
+    def rows(self, shard: int) -> range:
+        return range(shard * self.shard_size, min(self.n, (shard + 1) * self.shard_size))
+
+    def clean_units(self) -> list[Unit]:
+        return [Unit(None, shard, f"00-{CLEAN}-{shard:04d}") for shard in range(self.shards)]
+
+    def units(self) -> Iterator[Unit]:
+        """The clean pass of every shard, then each step over all shards. A control runs on the first shard only."""
+        yield from self.clean_units()
+        for number, step in enumerate(self.steps):
+            for shard in range(1 if step.scope == "control" else self.shards):
+                yield Unit(number, shard, f"{number + 1:02d}-{step.name}-{shard:04d}")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "plan_version": PLAN_VERSION, "fingerprint": self.fingerprint, "identity": dict(self.identity),
+            "steps": [step.to_dict() for step in self.steps], "profile": dict(self.profile),
+            "runtime": dict(self.runtime),
+        }  # fmt: skip
+
+    def write(self, run_dir: Path) -> None:
+        write_json(run_dir / "plan.json", self.to_dict())
+
+
+def read_plan(run_dir: Path) -> Plan:
+    """The plan of a run directory. Raises PlanMismatch when there is none or it cannot be read."""
+    path = run_dir / "plan.json"
+    try:
+        data = json.loads(path.read_text())
+        steps = tuple(Step.from_dict(step) for step in data["steps"])
+        plan = Plan(data["identity"], steps, data["profile"], data["runtime"])
+    except FileNotFoundError:
+        raise PlanMismatch(
+            f"{run_dir} holds no plan.json, expected the directory of an audit; type the path that `run` printed"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PlanMismatch(
+            f"{path} cannot be read ({error!r}), expected a plan of version {PLAN_VERSION}; start anew with --out"
+        ) from error
+    if data["plan_version"] != PLAN_VERSION:
+        raise PlanMismatch(
+            f"{path} has plan version {data['plan_version']}, expected {PLAN_VERSION}; start anew with --out"
+        )
+    return plan
+
+
+def differences(found: Any, wanted: Any, name: str = "") -> list[str]:
+    """Each field in which two identities differ, as `field: on disk -> asked for`."""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        keys = sorted({*found, *wanted})
+        return [
+            line for key in keys for line in differences(found.get(key), wanted.get(key), f"{name}.{key}".strip("."))
+        ]
+    if isinstance(found, list) and isinstance(wanted, list) and len(found) == len(wanted):
+        pairs = enumerate(zip(found, wanted, strict=True))
+        return [line for i, (a, b) in pairs for line in differences(a, b, f"{name}[{i}]")]
+    return [] if found == wanted else [f"{name}: {_short(found)} -> {_short(wanted)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def match(on_disk: Plan, asked: Plan, run_dir: Path) -> Plan:
+    """The plan to follow in `run_dir`: the one on disk when it has the same identity. Raises PlanMismatch.
+
+    The profile on disk wins, so a resumed run keeps the temperature that its first part used.
+    """
+    changed = differences(on_disk.to_dict()["identity"], asked.to_dict()["identity"])
+    if changed:
+        raise PlanMismatch(
+            f"{run_dir} holds another plan; it differs in {'; '.join(changed[:6])}"
+            f"{f' and {len(changed) - 6} more' if len(changed) > 6 else ''}; choose another --out or the same settings"
+        )
+    return on_disk

@@ -1,0 +1,154 @@
+"""The suites, as data. A step names an attack of the registry, what it looks through, and whom it attacks.
+
+Order matters: cheap steps come first, and each "survivors" step attacks only what all steps before it left standing.
+A temperature of "auto" is replaced by the median logit gap of the model under audit before the plan is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from audit.errors import BadInput, UnknownName
+from audit.registry import closest
+from audit.types import AdapterSpec, Step, Suite
+
+RESCALED = AdapterSpec("rescale", {"temperature": "auto"})
+
+CLAIMED_STEPS = (
+    Step("fgsm", "fgsm", "claimed", "all", why="one CE step of size eps"),
+    Step(
+        "bim-20",
+        "bim",
+        "claimed",
+        "all",
+        params={"steps": 20, "rel_stepsize": 0.1},
+        why="20 CE steps of eps/10",
+    ),
+    Step(
+        "pgd-20",
+        "pgd",
+        "claimed",
+        "all",
+        params={"steps": 20, "rel_stepsize": 0.1},
+        why="BIM from a random start",
+    ),
+    Step(
+        "pgd-100",
+        "pgd",
+        "claimed",
+        "all",
+        params={"steps": 100, "rel_stepsize": 0.1},
+        why="100 CE steps of eps/10",
+    ),
+    Step(
+        "apgd-ce-100",
+        "apgd-ce",
+        "claimed",
+        "all",
+        params={"n_iter": 100},
+        why="Auto-PGD on CE, 100 iterations",
+    ),
+)
+
+UNBOUNDED = Step(
+    "unbounded", "apgd-margin", "control", "control", params={"n_iter": 100}, eps=1.0, limit=100,
+    why="with no bound but the box every image must fall; if not, the attack is at fault",
+)  # fmt: skip
+
+ADAPTIVE_STEPS = (
+    Step("rescaled-ce", "apgd-ce", "adaptive", adapters=(RESCALED,), why="CE whose softmax no longer saturates"),
+    Step(
+        "float64-ce",
+        "apgd-ce",
+        "adaptive",
+        adapters=(AdapterSpec("float64"),),
+        why="CE where exp(-150) is not zero",
+    ),
+    Step("apgd-margin", "apgd-margin", "adaptive", why="a loss that cannot saturate"),
+    Step("apgd-dlr", "apgd-dlr", "adaptive", why="a loss that is invariant to scale"),
+    Step("apgd-t", "apgd-t", "adaptive", why="towards each of nine classes"),
+    Step("fab-t", "fab-t", "adaptive", why="the nearest boundary of each class"),
+    Step("square", "square", "adaptive", why="no gradient at all, 5,000 queries"),
+)
+
+STANDARD_STEPS = (
+    Step("apgd-ce", "apgd-ce", "standard", why="AutoAttack 1 of 4"),
+    Step("apgd-t", "apgd-t", "standard", why="AutoAttack 2 of 4"),
+    Step("fab-t", "fab-t", "standard", why="AutoAttack 3 of 4"),
+    Step("square", "square", "standard", why="AutoAttack 4 of 4"),
+)
+
+QUICK_STEPS = (
+    *CLAIMED_STEPS[:3],
+    replace(ADAPTIVE_STEPS[0], suite="quick", params={"n_iter": 20}),
+    replace(ADAPTIVE_STEPS[2], suite="quick", params={"n_iter": 40}),
+    replace(UNBOUNDED, params={"n_iter": 40}),
+)
+
+SUITES: Mapping[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
+        Suite("claimed", "what the super-fitting paper ran: five cross-entropy attacks, step eps/10", CLAIMED_STEPS),
+        Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
+              (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
+        Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
+    )
+}  # fmt: skip
+
+
+def get_suite(name: str) -> Suite:
+    """The suite of that name. Raises UnknownName."""
+    if name not in SUITES:
+        raise UnknownName(f"unknown suite {name!r}: {closest(name, sorted(SUITES))}")
+    return SUITES[name]
+
+
+def override(
+    steps: Iterable[Step], settings: Iterable[str], options: Mapping[str, Mapping[str, Any]]
+) -> tuple[Step, ...]:
+    """Apply `--set step.param=value` to the steps.
+
+    options: each attack's options with their defaults. Raises BadInput for a step, an option or a type that the
+    suite does not have.
+    """
+    changed = {step.name: step for step in steps}
+    for setting in settings:
+        target, equals, text = setting.partition("=")
+        name, dot, option = target.partition(".")
+        if not (equals and dot):
+            raise BadInput(f"--set {setting!r} is not step.option=value; type for example --set square.n_queries=1000")
+        if name not in changed:
+            raise BadInput(f"--set {setting!r} names step {name!r}: {closest(name, list(changed))}")
+        known = options[changed[name].attack]
+        if option not in known:
+            hint = closest(option, sorted(known)) if known else "that attack has no options."
+            raise BadInput(f"--set {setting!r} names option {option!r}: {hint}")
+        changed[name] = replace(
+            changed[name], params={**changed[name].params, option: _parse(setting, text, known[option])}
+        )
+    return tuple(changed.values())
+
+
+def _parse(setting: str, text: str, default: Any) -> int | float:
+    kind = type(default)
+    try:
+        value: int | float = kind(text)
+    except ValueError:
+        raise BadInput(f"--set {setting!r} has value {text!r}, expected {kind.__name__} such as {default}") from None
+    if value <= 0:
+        raise BadInput(f"--set {setting!r} has value {text}, expected a positive {kind.__name__} such as {default}")
+    return value
+
+
+def resolve_temperature(steps: Iterable[Step], temperature: float) -> tuple[Step, ...]:
+    """Replace every temperature of "auto" by `temperature`."""
+    return tuple(
+        replace(step, adapters=tuple(
+            replace(adapter, params={k: temperature if v == "auto" else v for k, v in adapter.params.items()})
+            for adapter in step.adapters
+        ))
+        for step in steps
+    )  # fmt: skip

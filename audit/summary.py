@@ -1,0 +1,136 @@
+"""From a run directory to everything that is said about it: `Audit`, and the dictionary that is `report.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from audit.diagnoses import diagnose
+from audit.results import Results, StepResult, read_results
+from audit.stats import estimate
+from audit.types import Claim, Diagnosis, Estimate, ThreatModel, Verdict, show_eps
+from audit.verdict import judge_claim
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A run, read from its directory. Everything is derived; nothing is stored twice."""
+
+    path: Path
+    results: Results
+
+    @cached_property
+    def diagnoses(self) -> tuple[Diagnosis, ...]:
+        return diagnose(self.results)
+
+    @cached_property
+    def claim(self) -> Claim | None:
+        """The claim under audit: the one in the plan, or what its attacks measure on this model; None if neither."""
+        stated = self.results.plan.identity.get("claim")
+        if stated is not None:
+            return Claim(**{**stated, "threat": ThreatModel(**_threat(stated["threat"]))})
+        if self.claimed is None:
+            return None
+        identity = self.results.plan.identity
+        names = ", ".join(r.step.name for r in self.results.claimed)
+        return Claim(
+            identity["defense"], identity["dataset"], str(identity["architecture"].get("name", "unknown")),
+            self.results.plan.threat, names, self.claimed.accuracy, "measured on this model by the claim's own attacks",
+            self.clean.accuracy, basis="measured",
+        )  # fmt: skip
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        return judge_claim(self.claim, self.results, self.diagnoses)
+
+    @property
+    def clean(self) -> Estimate:
+        return estimate(int(self.results.correct.sum()), len(self.results.correct))
+
+    @property
+    def claimed(self) -> Estimate | None:
+        """Worst case over the claimed attacks, by the images that they returned; None when none ran."""
+        if not self.results.claimed:
+            return None
+        return estimate(int(self.results.survives_claimed.sum()), len(self.results.correct))
+
+    @property
+    def adaptive(self) -> Estimate:
+        """Worst case per image over everything that ran. Images that are unknown count as surviving here."""
+        return estimate(int(self.results.survives_all.sum()), len(self.results.correct))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of report.json, version 1 (schema: reports/schema/report-1.json)."""
+        plan, identity = self.results.plan, self.results.plan.identity
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "tool": {"name": "robustness-audit", "version": identity["code"], "versions": identity["versions"]},
+            "run": {
+                "fingerprint": plan.fingerprint, "seed": plan.seed, "suite": identity["suite"],
+                "batch_size": plan.shard_size, "missing_units": self.results.missing, **plan.runtime,
+            },
+            "defense": {
+                "name": identity["defense"], "architecture": identity["architecture"],
+                "weights_sha256": identity["weights_sha256"], "traits": identity["traits"],
+            },
+            "dataset": {
+                "name": identity["dataset"], "source": plan.runtime.get("data_source", ""), "n": plan.n,
+                "digest": identity["dataset_digest"],
+            },
+            "threat": {"norm": plan.threat.norm, "eps": plan.threat.eps, "eps_text": show_eps(plan.threat.eps)},
+            "claim": asdict(self.claim) if self.claim else None,
+            "paper_claims": list(plan.runtime.get("paper_claims", [])),
+            "clean": _estimate(self.clean),
+            "claimed": _estimate(self.claimed),
+            "adaptive": _estimate(self.adaptive),
+            "attacks": [self._attack(result) for result in self.results.steps],
+            "diagnoses": [asdict(d) for d in self.diagnoses],
+            "verdict": asdict(self.verdict),
+            "totals": {
+                "forwards": sum(r.forwards for r in self.results.steps),
+                "backwards": sum(r.backwards for r in self.results.steps),
+                "seconds": sum(r.seconds for r in self.results.steps),
+            },
+        }  # fmt: skip
+
+    def _attack(self, result: StepResult) -> dict[str, Any]:
+        step, n = result.step, len(self.results.correct)
+        alone = estimate(int((self.results.correct & ~result.returned).sum()), n) if step.scope == "all" else None
+        cumulative = estimate(int(result.alive_after.sum()), n) if step.scope != "control" else None
+        control = estimate(int((result.attacked & ~result.broken).sum()), int(result.attacked.sum()))
+        return {
+            "name": step.name, "attack": step.attack, "suite": step.suite, "scope": step.scope, "why": step.why,
+            "adapters": [asdict(a) for a in step.adapters], "params": dict(step.params), "eps": step.eps,
+            "accuracy": (alone or cumulative or control).accuracy,
+            "accuracy_is": {"all": "alone", "survivors": "cumulative", "control": "control"}[step.scope],
+            "interval": list((alone or cumulative or control).interval), "n": (alone or cumulative or control).n,
+            "cumulative": _estimate(cumulative), "attacked": int(result.attacked.sum()),
+            "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
+            "errors": int(result.errors.sum()), "messages": sorted(set(result.messages)), "done": result.done,
+            "forwards": result.forwards, "backwards": result.backwards, "seconds": round(result.seconds, 3),
+        }  # fmt: skip
+
+
+def _threat(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {**data, "bounds": tuple(data["bounds"])}
+
+
+def _estimate(value: Estimate | None) -> dict[str, Any]:
+    if value is None:
+        return {"accuracy": None, "interval": None, "n": None, "correct": None}
+    return {
+        "accuracy": value.accuracy,
+        "interval": list(value.interval),
+        "n": value.n,
+        "correct": value.correct,
+    }
+
+
+def load_run(path: str | Path) -> Audit:
+    """Read a run directory. Raises PlanMismatch when it is none."""
+    return Audit(Path(path), read_results(Path(path)))

@@ -1,0 +1,141 @@
+"""`audit train`: recipe in, measured checkpoint out. The loop itself is `defenses.training`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from torch import nn
+
+from audit import __version__, registry
+from audit.datasets import Dataset
+from audit.errors import BadInput, UnknownName
+from audit.gates import profile
+from audit.ledger import write_atomically
+from audit.oracle import Oracle
+from audit.registry import closest
+from audit.types import ThreatModel
+from audit.versions import versions
+from defenses.base import NetworkDefense, architecture_for
+from defenses.networks import build
+from defenses.training import Epoch, Recipe, Trainer
+from defenses.weights import StoredCheckpoint, store
+
+MEASURED_EPS = 8 / 255
+MEASURED_IMAGES = 1000
+Progress = Callable[[int, int, int, list[Epoch]], None]
+
+
+def get_recipe(defense: NetworkDefense, name: str) -> Recipe:
+    """Raises UnknownName."""
+    if name not in defense.recipes:
+        raise UnknownName(f"unknown recipe {name!r} of {defense.name}: {closest(name, sorted(defense.recipes))}")
+    return defense.recipes[name]
+
+
+def adjusted(recipe: Recipe, *, epochs: int | None, images: int | None) -> Recipe:
+    """The recipe with another length or size; its name then says so. Raises BadInput for numbers below 1."""
+    changes = {key: value for key, value in (("epochs", epochs), ("images", images)) if value is not None}
+    for key, value in changes.items():
+        if value < 1:
+            raise BadInput(f"--{key} is {value}, expected at least 1")
+    suffix = "".join(f"-{key}{value}" for key, value in changes.items())
+    return replace(recipe, name=recipe.name + suffix, **changes)  # type: ignore[arg-type]
+
+
+@contextmanager
+def progress_bar(console: Console, recipe: Recipe) -> Iterator[Progress]:
+    """A bar with the time that is left, and one line per finished epoch."""
+    columns = (*RichProgress.get_default_columns()[:3], MofNCompleteColumn(), TimeRemainingColumn())
+    with RichProgress(*columns, console=console) as bar:
+        task = bar.add_task("epochs", total=recipe.epochs)
+
+        def show(epoch: int, batch: int, batches: int, table: list[Epoch]) -> None:
+            if batch == 0 and table:
+                row = table[-1]
+                bar.console.print(
+                    f"epoch {row.epoch}: loss {row.loss:.4g}, train accuracy {row.train_accuracy:.1%}, {row.seconds:.0f} s"
+                )
+            bar.update(task, completed=epoch + batch / batches if batch else epoch)
+
+        yield show
+
+
+def train(
+    defense: NetworkDefense, recipe: Recipe, data: Dataset, test: Dataset, *, seed: int, out: Path, command: str,
+    device: torch.device, progress: Progress = lambda *_: None,
+) -> StoredCheckpoint:  # fmt: skip
+    """Train, measure on the first 1,000 images of `test`, and write NAME.safetensors and NAME.json into `out`.
+
+    Resumes from `out/NAME.training.pt` and writes the training table to `out/NAME.csv`. progress is called with
+    (epoch, batch, batches per epoch, rows so far). Raises BadInput when `test` has other classes than `data`.
+    """
+    if data.classes != test.classes:
+        raise BadInput(
+            f"training images have {len(data.classes)} classes, test images {len(test.classes)}; choose one --dataset"
+        )
+    name = f"{defense.name}-{data.name}-{recipe.name}"
+    architecture = architecture_for(recipe.network, recipe.width, data.name)
+    torch.manual_seed(seed)
+    network = build(architecture).to(device)
+    x, y = torch.from_numpy(data.x).to(device), torch.from_numpy(data.y).to(device)
+    checkpoint = out / f"{name}.training.pt"
+    trainer = Trainer(network, recipe, x, y, seed=seed, checkpoint=checkpoint)
+
+    def beat(batch: int) -> None:
+        progress(len(trainer.table), batch, trainer.batches, trainer.table)
+
+    for row in trainer.epochs(beat):
+        progress(row.epoch, 0, trainer.batches, trainer.table)
+    network.eval()
+    _write_table(out / f"{name}.csv", trainer.table)
+    manifest: dict[str, Any] = {
+        "defense": defense.name, "dataset": data.name, "architecture": architecture, "recipe": recipe.describe(),
+        "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
+        "data_digest": data.digest, "measured": measure(network, test, device),
+    }  # fmt: skip
+    stored = store(out / f"{name}.safetensors", network, manifest)
+    checkpoint.unlink(missing_ok=True)
+    return stored
+
+
+def measure(network: nn.Module, test: Dataset, device: torch.device) -> dict[str, Any]:
+    """What the manifest records: clean accuracy, PGD-20 (CE) accuracy at 8/255, share of zero CE gradients."""
+    data = test.first(min(MEASURED_IMAGES, len(test.x)))
+    x, y = torch.from_numpy(data.x).to(device), torch.from_numpy(data.y).to(device)
+    seen = profile(network, x, y, batch_size=250, seed=0)
+    oracle = Oracle(network, batch_size=250, seed=0)
+    threat = ThreatModel("Linf", MEASURED_EPS)
+    pgd = registry.attacks.load("pgd")
+    candidates = [
+        pgd(network, a, b, threat, seed=i) for i, (a, b) in enumerate(zip(x.split(250), y.split(250), strict=True))
+    ]
+    return {
+        "n": len(x), "images": test.source, "clean_accuracy": float(oracle.judge(x, y).correct.float().mean()),
+        "pgd_20_accuracy": float(oracle.judge(torch.cat(candidates), y).correct.float().mean()),
+        "pgd_20": {"eps": MEASURED_EPS, "steps": 20, "rel_stepsize": 0.1, "loss": "CE"},
+        "zero_gradient": seen["zero_gradient"], "logit_gap": seen["logit_gap"],
+    }  # fmt: skip
+
+
+def _write_table(path: Path, table: list[Epoch]) -> None:
+    if table:
+        names = list(asdict(table[0]))
+        lines = [",".join(names), *(",".join(f"{v:.6g}" for v in asdict(row).values()) for row in table)]
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+
+
+def summary(stored: StoredCheckpoint) -> str:
+    """The numbers that `audit train` prints."""
+    m = stored.measured
+    return (
+        f"clean {m['clean_accuracy']:.1%}, PGD-20 (CE, 8/255) {m['pgd_20_accuracy']:.1%}, CE gradient exactly zero on "
+        f"{m['zero_gradient']:.1%} of the correct ones (n = {m['n']}, {m['images']})"
+    )

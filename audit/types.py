@@ -1,0 +1,177 @@
+"""The nouns of an audit, frozen and free of torch, so that reports and CI never load it.
+
+Accuracies are fractions in [0,1], never percent. `eps` is in pixel units of images in [0,1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any, Literal
+
+from audit.errors import BadInput
+
+Norm = Literal["Linf", "L2", "L1", "L0"]
+NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1", "L0")
+TRAITS = frozenset({"stochastic", "nondifferentiable", "test_time_optimisation", "rejects", "stateful"})
+
+
+def parse_eps(text: str | float, norm: Norm = "Linf") -> float:
+    """Read a radius as typed: `8/255`, `0.031` or a number.
+
+    Raises BadInput when it is not a number, not positive, or larger than the box under Linf.
+    """
+    try:
+        eps = float(Fraction(str(text).replace(" ", "")))
+    except (ValueError, ZeroDivisionError):
+        raise BadInput(f"eps is {text!r}, expected a number or a fraction; type for example --eps 8/255") from None
+    if not math.isfinite(eps) or eps <= 0:
+        raise BadInput(f"eps is {text}, expected a positive radius; did you mean 8/255?")
+    if norm == "Linf" and eps > 1:
+        guess = f"{text}/255" if eps <= 255 else "8/255"
+        raise BadInput(f"eps is {text}, expected a radius in (0,1] for images in [0,1]; did you mean {guess}?")
+    return eps
+
+
+def show_eps(eps: float) -> str:
+    """A radius as the field writes it: `8/255` where it is one, else four digits."""
+    over = eps * 255
+    return f"{round(over)}/255" if abs(over - round(over)) < 1e-6 and over >= 0.5 else f"{eps:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class ThreatModel:
+    """What the adversary may do: a ball of radius `eps` in `norm` around each image, inside `bounds`."""
+
+    norm: Norm = "Linf"
+    eps: float = 8 / 255
+    bounds: tuple[float, float] = (0.0, 1.0)
+    goal: Literal["untargeted"] = "untargeted"
+    knowledge: Literal["white-box", "black-box"] = "white-box"
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise BadInput(f"norm is {self.norm!r}, expected one of {', '.join(NORMS)}; type --norm Linf")
+        parse_eps(self.eps, self.norm)
+
+    def __str__(self) -> str:
+        return f"{self.norm} {show_eps(self.eps)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the authors say, and where: robust accuracy under a named attack.
+
+    `basis` tells what kind of number it is: "paper" (printed for this very data set, network and eps), "typed"
+    (by the user), or "measured" (what the claim's own attacks measure on the model at hand).
+    """
+
+    defense: str
+    dataset: str
+    architecture: str
+    threat: ThreatModel
+    attack: str
+    robust_acc: float
+    source: str
+    clean_acc: float | None = None
+    tolerance: float = 0.02
+    basis: Literal["paper", "typed", "measured"] = "paper"
+
+    def __post_init__(self) -> None:
+        for name, value in (("robust accuracy", self.robust_acc), ("clean accuracy", self.clean_acc)):
+            if value is not None and not 0 <= value <= 1:
+                raise BadInput(f"the claimed {name} is {value}, expected a fraction in [0,1]; type 0.865 for 86.5 %")
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """An accuracy with its exact binomial (Clopper-Pearson) interval: `correct` of `n` images."""
+
+    correct: int
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.accuracy:.1%} [{low:.1%}, {high:.1%}]"
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterSpec:
+    """An adapter by name with its parameters, so that a step is plain data."""
+
+    name: str
+    params: Mapping[str, float | str] = field(default_factory=dict)
+
+
+Scope = Literal["all", "survivors", "control"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One attack of a suite: which, through which adapters, with which parameters, on which images.
+
+    `scope`: "all" attacks every correctly classified image and keeps the image that the attack returned (the
+    way the papers measure); "survivors" attacks what no earlier step has broken and stops at the first success;
+    "control" has no say in the accuracy: it attacks `limit` images with radius `eps` and must break them all.
+    """
+
+    name: str
+    attack: str
+    suite: str
+    scope: Scope = "survivors"
+    adapters: tuple[AdapterSpec, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    eps: float | None = None
+    limit: int | None = None
+    why: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Step:
+        adapters = tuple(AdapterSpec(a["name"], a["params"]) for a in data["adapters"])
+        return cls(**{**data, "adapters": adapters})
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Ordered steps, cheap to dear."""
+
+    name: str
+    summary: str
+    steps: tuple[Step, ...]
+
+
+DiagnosisStatus = Literal["clear", "flagged", "resolved", "not_measured"]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One reason that the numbers may lie. A blocking one that is flagged forbids the verdict "upheld"."""
+
+    name: str
+    status: DiagnosisStatus
+    value: float | None
+    threshold: float
+    samples: int
+    sentence: str
+    remedy: str
+    blocking: bool
+    reference: str
+
+
+Outcome = Literal["upheld", "refuted", "inconclusive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the audit concludes, with the reasons in plain words. `unknown` counts images nobody could judge."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    unknown: int = 0

@@ -1,0 +1,63 @@
+"""Super-fitting (Yang et al., arXiv 2205.02741): train until the cross-entropy gradient dies in float32.
+
+The claim: no attack that follows the cross-entropy gradient can work, now or later. Other losses can, as the paper
+says of AutoAttack and C&W in its introduction, but does not measure.
+"""
+
+from __future__ import annotations
+
+from audit.types import Claim, ThreatModel
+from defenses.base import NetworkDefense
+from defenses.super_fitting.losses import bounded_mucs, ce_mucs, mucs
+from defenses.training import Recipe, cross_entropy
+
+PAPER = "Yang et al., arXiv 2205.02741"
+EPS = ThreatModel("Linf", 8 / 255)
+
+
+def _paper(name: str, network: str, loss: str, epochs: int) -> Recipe:
+    """Table 1: Adam, lr 1e-3, no augmentation, all training images. Its "iterations" are epochs (Sec. 3.1)."""
+    losses = {"ce": cross_entropy, "mucs": mucs, "ce_mucs": ce_mucs}
+    return Recipe(name, losses[loss], network, 1.0, epochs, f"{PAPER}, Table 1")
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        _paper("paper", "middle_cnn", "ce_mucs", 500),
+        _paper("paper-ce", "middle_cnn", "ce", 30_000),
+        _paper("paper-mucs", "middle_cnn", "mucs", 500),
+        _paper("paper-resnet18", "resnet18", "ce_mucs", 3_000),
+        _paper("paper-resnet18-ce", "resnet18", "ce", 30_000),
+        _paper("paper-resnet18-mucs", "resnet18", "mucs", 3_000),
+        Recipe(
+            "small", bounded_mucs, "middle_cnn", 0.5, 20,
+            "ours: CE + relu(150 + z_s - z_y), because Eq. 18 taken literally diverges at this size",
+            images=20_000, decay="linear",
+        ),
+    )
+}  # fmt: skip
+
+
+def _row(dataset: str, network: str, clean: float, attack: str, robust: float, place: str) -> Claim:
+    return Claim("super_fitting", dataset, network, EPS, attack, robust, f"{PAPER}, {place}", clean)
+
+
+CLAIMS = (
+    _row("cifar10", "middle_cnn", 0.8905, "fgsm", 0.8905, "Table 2"),
+    _row("cifar10", "middle_cnn", 0.8905, "bim-20", 0.8905, "Table 2"),
+    _row("cifar10", "resnet18", 0.8387, "fgsm", 0.8387, "Table 2"),
+    _row("cifar10", "resnet18", 0.8387, "bim-20", 0.8387, "Table 2"),
+    _row("cifar10", "middle_cnn", 0.8732, "pgd-100", 0.8656, "Table 3"),
+    _row("cifar10", "middle_cnn", 0.8732, "apgd-ce-100", 0.8433, "Table 3"),
+    _row("cifar100", "middle_cnn", 0.5921, "pgd-100", 0.5519, "Table 3"),
+    _row("cifar100", "middle_cnn", 0.5921, "apgd-ce-100", 0.5232, "Table 3"),
+)
+
+SUPER_FITTING = NetworkDefense(
+    "super_fitting",
+    "logit gaps so wide that the cross-entropy gradient is zero in float32",
+    RECIPES,
+    zoo={"fashion_mnist": "super_fitting-fashion_mnist-small.safetensors"},
+    claims=CLAIMS,
+)

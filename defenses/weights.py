@@ -1,0 +1,128 @@
+"""Checkpoints: read safely, written whole, with a manifest that says how they came to be.
+
+A checkpoint is a safetensors file whose metadata holds the manifest; the same manifest lies beside it as JSON for
+people. Published `.pt` state dicts load too, with `weights_only`; pickles of whole modules are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from audit.errors import BadWeights
+from audit.ledger import write_atomically, write_json
+from defenses.networks import build
+
+MANIFEST_KEY = "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCheckpoint:
+    """A checkpoint file and its manifest (empty for a file that has none)."""
+
+    path: Path
+    sha256: str
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.manifest.get("architecture", {})
+        return found
+
+    @property
+    def measured(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.manifest.get("measured", {})
+        return found
+
+    @property
+    def dataset(self) -> str | None:
+        return self.manifest.get("dataset")
+
+
+def inspect(path: Path, fallback: Mapping[str, Any] | None = None) -> StoredCheckpoint:
+    """Read what a checkpoint says of itself, without building anything.
+
+    fallback: the manifest to assume for a file without one. Raises BadWeights when it is missing, empty, a web page
+    or torn.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadWeights(
+            f"the checkpoint {path} cannot be read ({error.strerror}); type --weights FILE, or train one with `audit train`"
+        ) from error
+    start = content[:512].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise BadWeights(f"{path} is a web page, not a checkpoint; the download link has expired, fetch the file anew")
+    manifest = dict(fallback or {})
+    if path.suffix == ".safetensors":
+        manifest |= _manifest(path)
+    return StoredCheckpoint(path, hashlib.sha256(content).hexdigest(), manifest)
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(MANIFEST_KEY, "{}")
+        found: dict[str, Any] = json.loads(text)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise BadWeights(f"{path} is truncated or not a safetensors file ({error}); fetch or train it anew") from error
+    return found
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint. Raises BadWeights for a torn file or a pickle that holds more than tensors."""
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BadWeights(
+            f"{path} is a pickle that would run code when loaded, expected a state dict or .safetensors; save model.state_dict()"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise BadWeights(
+            f"{path} is truncated or not a checkpoint ({str(error).splitlines()[0]}); fetch or train it anew"
+        ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BadWeights(
+            f"{path} holds {type(state).__name__}, expected a state dict of tensors; save model.state_dict()"
+        )
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def load_network(checkpoint: StoredCheckpoint) -> nn.Module:
+    """The network with its weights, in evaluation mode. Raises BadWeights when they do not fit each other."""
+    network = build(checkpoint.architecture)
+    try:
+        network.load_state_dict(read_state(checkpoint.path))
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:160]
+        raise BadWeights(
+            f"{checkpoint.path} does not fit architecture {dict(checkpoint.architecture)} ({detail}); "
+            "choose the --dataset and --defense it was trained for"
+        ) from error
+    return network.eval()
+
+
+def store(path: Path, network: nn.Module, manifest: Mapping[str, Any]) -> StoredCheckpoint:
+    """Write weights and manifest; the JSON beside it also names the file's sha256. Raises CannotWrite."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    content = save(tensors, metadata={MANIFEST_KEY: json.dumps(manifest, sort_keys=True)})
+    write_atomically(path, content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_json(path.with_suffix(".json"), {**manifest, "sha256": sha256})
+    return StoredCheckpoint(path, sha256, manifest)

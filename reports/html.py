@@ -1,0 +1,63 @@
+"""report.html: one self-contained page. Every value that comes from outside is escaped by the template engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from audit.summary import Audit
+from reports import figures
+from reports.wording import claim_line, describe_params, fair, percent, reproduce
+
+
+def render_html(data: dict[str, Any], audit: Audit) -> str:
+    """The page for a report.json dictionary and the run it came from."""
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "params": describe_params}
+    classes = list(audit.results.plan.runtime.get("classes", []))
+    finished = not audit.results.missing
+    drawings = {
+        "bars": figures.attack_bars(data["attacks"]) if finished else "",
+        "traces": figures.traces(audit.results) if any(r.traces for r in audit.results.steps) else "",
+        "logits": figures.logit_heatmap(audit.results, classes) if 1 < len(classes) <= 12 and finished else "",
+    }
+    return environment.get_template("report.html.j2").render(
+        r=data,
+        claim_line=claim_line(data),
+        reproduce=reproduce(data),
+        papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
+        # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
+        figures={name: Markup(svg) for name, svg in drawings.items()},
+        gallery=_gallery(audit, classes),
+    )
+
+
+def _gallery(audit: Audit, classes: list[str]) -> list[dict[str, Any]]:
+    path = audit.path / "gallery.npz"
+    if not path.is_file():
+        return []
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+
+    def name(index: int) -> str:
+        return classes[index] if 0 <= index < len(classes) else str(index)
+
+    cards = []
+    for i, number in enumerate(arrays["ids"]):
+        delta = arrays["x_adv"][i] - arrays["clean"][i]
+        cards.append({
+            "id": int(number), "step": str(arrays["step"][i]), "label": name(int(arrays["label"][i])),
+            "prediction": name(int(arrays["prediction"][i])), "clean": figures.picture(arrays["clean"][i]),
+            "adversarial": figures.picture(arrays["x_adv"][i]),
+            "difference": figures.picture(delta, signed=float(np.abs(delta).max()) or 1.0),
+        })  # fmt: skip
+    return cards

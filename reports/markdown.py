@@ -1,0 +1,61 @@
+"""report.md: the same answer for a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from reports.wording import claim_line, describe_params, fair, percent, reproduce
+
+
+def render_markdown(data: Mapping[str, Any]) -> str:
+    """Markdown for a report.json dictionary."""
+    verdict = data["verdict"]
+    lines = [
+        f"# {_cell(data['defense']['name'])}: {verdict['outcome']}", "",
+        *(f"- {_cell(reason)}" for reason in verdict["reasons"]), "",
+        f"{_cell(claim_line(data))}", "",
+        "| | accuracy | 95 % interval | n |", "|---|---|---|---|",
+        *(_estimate(name, data[name]) for name in ("clean", "claimed", "adaptive")), "",
+        f"{data['threat']['norm']}, eps {data['threat']['eps_text']}, seed {data['run']['seed']}, "
+        f"{_cell(data['dataset']['name'])} ({_cell(data['dataset']['source'])}), weights {data['defense']['weights_sha256'][:12]}, "
+        f"unknown {verdict['unknown']}.", "",
+        "| attack | parameters | attacked | broken | accuracy | counted | forward | backward | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(_attack(a) for a in data["attacks"]), "",
+        "| diagnosis | status | finding |", "|---|---|---|",
+        *(f"| {d['name']} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
+    ]  # fmt: skip
+    if data["paper_claims"]:
+        lines += [
+            "",
+            "| the paper | attack | clean | robust | differs from this audit in |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {_cell(c['source'])}, {c['dataset']}, {c['architecture']} | {c['attack']} | {percent(c['clean_acc'])} | "
+            f"{percent(c['robust_acc'])} | {fair(c, data) or 'nothing'} |"
+            for c in data["paper_claims"]
+        ]
+    return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
+
+
+def _estimate(name: str, value: Mapping[str, Any]) -> str:
+    if value["accuracy"] is None:
+        return f"| {name} | not measured | | |"
+    low, high = value["interval"]
+    return f"| {name} | {value['accuracy']:.1%} | {low:.1%} to {high:.1%} | {value['n']} |"
+
+
+def _attack(a: Mapping[str, Any]) -> str:
+    cells = (
+        a["name"], _cell(describe_params(a)), a["attacked"], a["broken"], percent(a["accuracy"]), a["accuracy_is"],
+        f"{a['forwards']:,}", f"{a['backwards']:,}", f"{a['seconds']:.1f}",
+    )  # fmt: skip
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _cell(text: object) -> str:
+    """Text from outside, unable to break out of a table or to become markup."""
+    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    return " ".join(escaped.split())
