@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -112,8 +111,13 @@ def _read_idx(place: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.
             raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         except (OSError, EOFError, zlib.error) as error:
             raise BadData(f"{path} cannot be read ({error}), expected an idx file; fetch it again") from error
-        arrays.append(np.frombuffer(raw, np.uint8, offset=offset))
-    return arrays[0].reshape(len(arrays[1]), 28, 28), arrays[1]
+        arrays.append(np.frombuffer(raw[offset:], np.uint8))
+    images, labels = arrays
+    if images.size != labels.size * 28 * 28:
+        raise BadData(
+            f"{place} holds {images.size:,} pixels for {labels.size:,} labels of {stem}, expected 784 each; fetch the files again"
+        )
+    return images.reshape(-1, 28, 28), labels
 
 
 def make_dataset(name: str, x: NDArray[Any], y: NDArray[Any], classes: tuple[str, ...], source: str) -> Dataset:
@@ -124,8 +128,10 @@ def make_dataset(name: str, x: NDArray[Any], y: NDArray[Any], classes: tuple[str
     """
     if x.ndim == 3:
         x = x[:, None]
-    if x.ndim != 4 or len(x) == 0:
-        raise BadData(f"x of {source} has shape {x.shape}, expected images (n, channels, height, width)")
+    if x.ndim != 4 or x.size == 0 or x.dtype.kind not in "buif":
+        raise BadData(
+            f"x of {source} has shape {x.shape} and type {x.dtype}, expected images (n, channels, height, width)"
+        )
     if x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
         x = x.transpose(0, 3, 1, 2)
     pixels = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x.astype(np.float32)
@@ -135,7 +141,7 @@ def make_dataset(name: str, x: NDArray[Any], y: NDArray[Any], classes: tuple[str
     if low < -1e-6 or high > 1 + 1e-6:
         hint = "divide by 255" if high > 2 else "undo the normalisation; it belongs inside the model"
         raise BadData(f"x of {source} spans [{low:.4g}, {high:.4g}], expected [0, 1]; {hint}")
-    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.number) or (y != np.floor(y)).any():
+    if y.shape != (len(x),) or y.dtype.kind not in "uif" or not np.isfinite(y).all() or (y != np.floor(y)).any():
         raise BadData(f"y of {source} has shape {y.shape} and type {y.dtype}, expected {len(x)} whole numbers")
     labels = y.astype(np.int64)
     if labels.min() < 0 or (classes and labels.max() >= len(classes)):
@@ -152,30 +158,32 @@ def load_path(path: Path, name: str | None, classes: tuple[str, ...] = ()) -> Da
     """
     label = name or path.stem
     if path.is_dir():
-        return _from_folder(path, label)
+        return _from_folder(path, label, classes)
     if not path.is_file():
         raise BadData(f"--data {path} does not exist, expected an .npz file with x and y, or a folder of class folders")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             x, y = archive["x"], archive["y"]
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise nearly anything
         raise BadData(f"--data {path} is not an .npz with arrays x and y ({error})") from error
     return make_dataset(label, x, y, classes, str(path))
 
 
-def _from_folder(path: Path, name: str) -> Dataset:
-    from PIL import Image, UnidentifiedImageError
+def _from_folder(path: Path, name: str, known: tuple[str, ...]) -> Dataset:
+    """One label per sub-folder: its place among the `known` classes where all are known, else in the sorted names."""
+    from PIL import Image
 
-    classes = tuple(sorted(p.name for p in path.iterdir() if p.is_dir()))
+    found = tuple(sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    classes = known if set(found) <= set(known) else found
     images, labels = [], []
-    for label, folder in enumerate(classes):
+    for folder in found:
         for file in sorted(p for p in (path / folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
             try:
                 with Image.open(file) as picture:
-                    images.append(np.asarray(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB")))
-            except (UnidentifiedImageError, OSError) as error:
+                    images.append(_pixels(picture))
+            except (OSError, ValueError, SyntaxError) as error:
                 raise BadData(f"{file} is not a readable image ({error}); remove it or fetch it again") from error
-            labels.append(label)
+            labels.append(classes.index(folder))
     if not images:
         raise BadData(
             f"--data {path} holds no images, expected one folder per class with {', '.join(sorted(IMAGE_SUFFIXES))}"
@@ -186,6 +194,13 @@ def _from_folder(path: Path, name: str) -> Dataset:
             f"images of {path} have {len(shapes)} sizes such as {sorted(shapes)[:2]}, expected one; resize them first"
         )
     return make_dataset(name, np.stack(images), np.asarray(labels), classes, str(path))
+
+
+def _pixels(picture: Any) -> NDArray[np.uint8]:
+    """A picture as uint8, grey (h, w) or RGB (h, w, 3)."""
+    if picture.mode.startswith("I"):  # 16 bits: convert() would clip at 255
+        return (np.asarray(picture) // 257).astype(np.uint8)
+    return np.asarray(picture.convert("L" if picture.mode in ("1", "L") else "RGB"))
 
 
 _FASHION = (

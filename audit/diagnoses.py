@@ -156,7 +156,7 @@ def clean_accuracy_handshake(results: Results) -> Diagnosis:
     """Is this the model that its authors measured? Exact binomial test against the recorded clean accuracy."""
     expected = results.plan.identity.get("expected_clean_acc")
     right, n = int(results.correct.sum()), len(results.correct)
-    measured = expected is not None and results.missing < len(list(results.plan.units()))
+    measured = expected is not None and bool((results.prediction >= 0).all())
     p = float(binomtest(right, n, float(expected)).pvalue) if expected is not None else math.nan
     hint = "; is the input normalised twice?" if measured and right / n < 0.5 * float(expected or 0) else ""
     sentence = f"clean accuracy is {right / n:.1%}" + (f", recorded is {expected:.1%}{hint}" if expected else "")

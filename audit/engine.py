@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from adapters.probe import AllBroken, Probe
 from audit import registry
-from audit.errors import AuditError, BadInput
+from audit.errors import AuditError, BadModel
 from audit.gates import adapt, deterministic
 from audit.geometry import distance, project
 from audit.ledger import Arrays, Ledger
@@ -127,7 +127,12 @@ class LocalEngine:
             beat=lambda: watcher.beat(int(probe.forwards.sum())),
         )  # fmt: skip
         candidate, error = _call(step, probe, x, y, threat, seed) if len(rows) else (None, None)
-        arrays = _judge(oracle, probe, candidate, x, y, threat)
+        try:
+            arrays = _judge(oracle, probe, candidate, x, y, threat)
+        except BadModel as refused:  # NaN logits on an adversarial candidate: unknown, not robust
+            error = f"{error}; {refused}" if error else str(refused)
+            probe.best_margin.fill_(float("inf"))
+            arrays = _judge(oracle, probe, None, x, y, threat)
         arrays["error"] = np.full(len(rows), error is not None) & ~arrays["broken"]
         arrays["ids"] = rows
         return arrays, {"step": step.name, "shard": unit.shard, "seed": seed, "error": error}
@@ -145,8 +150,6 @@ def _call(
         return registry.attacks.load(step.attack)(probe, x, y, threat, seed=seed, **step.params), None
     except AllBroken:
         return None, None
-    except BadInput:
-        raise
     except Exception as error:
         if isinstance(error, AuditError):
             log.warning("%s: %s", step.name, error)

@@ -22,10 +22,10 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
 
 
 def project(candidate: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
-    """The nearest point of the ball around x and of the box (Linf), or a scaled-back one (L2); else unchanged.
+    """The nearest point of the ball around x and of the box (Linf), or a scaled-back one (L2, L1); else unchanged.
 
     The Oracle judges what this returns, so an attack that oversteps by rounding loses nothing and one that leaves
-    the ball gains nothing. L1 and L0 candidates outside the ball fall back to x.
+    the ball gains nothing. What lies inside stays as it is, bit for bit. L0 candidates outside fall back to x.
     """
     low, high = threat.bounds
     if threat.norm == "Linf":
@@ -33,9 +33,8 @@ def project(candidate: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
         return nearest.clamp(low, high)
     clipped = candidate.clamp(low, high)
     radius = distance(clipped, x, threat.norm).view(-1, *[1] * (x.ndim - 1))
-    if threat.norm == "L2":
-        return x + (clipped - x) * (threat.eps / radius.clamp_min(1e-12)).clamp(max=1.0)
-    return torch.where(radius <= threat.eps, clipped, x)
+    back = x if threat.norm == "L0" else (x + (clipped - x) * (threat.eps / radius.clamp_min(1e-12))).clamp(low, high)
+    return torch.where(radius <= threat.eps, clipped, back)
 
 
 def contains(candidate: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:

@@ -95,6 +95,7 @@ def read_plan(run_dir: Path) -> Plan:
         data = json.loads(path.read_text())
         steps = tuple(Step.from_dict(step) for step in data["steps"])
         plan = Plan(data["identity"], steps, data["profile"], data["runtime"])
+        version = data["plan_version"]
     except FileNotFoundError:
         raise PlanMismatch(
             f"{run_dir} holds no plan.json, expected the directory of an audit; type the path that `run` printed"
@@ -103,10 +104,8 @@ def read_plan(run_dir: Path) -> Plan:
         raise PlanMismatch(
             f"{path} cannot be read ({error!r}), expected a plan of version {PLAN_VERSION}; start anew with --out"
         ) from error
-    if data["plan_version"] != PLAN_VERSION:
-        raise PlanMismatch(
-            f"{path} has plan version {data['plan_version']}, expected {PLAN_VERSION}; start anew with --out"
-        )
+    if version != PLAN_VERSION:
+        raise PlanMismatch(f"{path} has plan version {version}, expected {PLAN_VERSION}; start anew with --out")
     return plan
 
 

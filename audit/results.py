@@ -65,7 +65,9 @@ class Results:
 
     @property
     def claimed(self) -> tuple[StepResult, ...]:
-        return tuple(r for r in self.steps if r.step.suite == "claimed" and r.done)
+        """The claimed attacks that ran whole. One that crashed on any image measures nothing."""
+        whole = (r for r in self.steps if r.done and not r.messages and not r.errors.any())
+        return tuple(r for r in whole if r.step.suite == "claimed")
 
     @property
     def survives_claimed(self) -> Bools:

@@ -6,6 +6,7 @@ A temperature of "auto" is replaced by the median logit gap of the model under a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -138,7 +139,7 @@ def _parse(setting: str, text: str, default: Any) -> int | float:
         value: int | float = kind(text)
     except ValueError:
         raise BadInput(f"--set {setting!r} has value {text!r}, expected {kind.__name__} such as {default}") from None
-    if value <= 0:
+    if not 0 < value < math.inf:  # NaN too
         raise BadInput(f"--set {setting!r} has value {text}, expected a positive {kind.__name__} such as {default}")
     return value
 

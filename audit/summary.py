@@ -99,21 +99,34 @@ class Audit:
         }  # fmt: skip
 
     def _attack(self, result: StepResult) -> dict[str, Any]:
-        step, n = result.step, len(self.results.correct)
-        alone = estimate(int((self.results.correct & ~result.returned).sum()), n) if step.scope == "all" else None
-        cumulative = estimate(int(result.alive_after.sum()), n) if step.scope != "control" else None
-        control = estimate(int((result.attacked & ~result.broken).sum()), int(result.attacked.sum()))
+        step = result.step
+        counted, kind = self._counted(result)
+        figure = _estimate(counted)
         return {
             "name": step.name, "attack": step.attack, "suite": step.suite, "scope": step.scope, "why": step.why,
             "adapters": [asdict(a) for a in step.adapters], "params": dict(step.params), "eps": step.eps,
-            "accuracy": (alone or cumulative or control).accuracy,
-            "accuracy_is": {"all": "alone", "survivors": "cumulative", "control": "control"}[step.scope],
-            "interval": list((alone or cumulative or control).interval), "n": (alone or cumulative or control).n,
-            "cumulative": _estimate(cumulative), "attacked": int(result.attacked.sum()),
+            "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
+            "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
             "errors": int(result.errors.sum()), "messages": sorted(set(result.messages)), "done": result.done,
             "forwards": result.forwards, "backwards": result.backwards, "seconds": round(result.seconds, 3),
         }  # fmt: skip
+
+    def _cumulative(self, result: StepResult) -> Estimate | None:
+        n = len(self.results.correct)
+        return None if result.step.scope == "control" else estimate(int(result.alive_after.sum()), n)
+
+    def _counted(self, result: StepResult) -> tuple[Estimate | None, str]:
+        """The figure of one attack and what it counts; None where it crashed, or attacked nothing."""
+        n = len(self.results.correct)
+        if result.step.scope == "survivors":
+            return self._cumulative(result), "cumulative"
+        if result.errors.any() or not result.done:
+            return None, "alone" if result.step.scope == "all" else "control"
+        if result.step.scope == "all":
+            return estimate(int((self.results.correct & ~result.returned).sum()), n), "alone"
+        left, attacked = int((result.attacked & ~result.broken).sum()), int(result.attacked.sum())
+        return (estimate(left, attacked) if attacked else None), "control"
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:

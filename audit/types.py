@@ -25,7 +25,7 @@ def parse_eps(text: str | float, norm: Norm = "Linf") -> float:
     """
     try:
         eps = float(Fraction(str(text).replace(" ", "")))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise BadInput(f"eps is {text!r}, expected a number or a fraction; type for example --eps 8/255") from None
     if not math.isfinite(eps) or eps <= 0:
         raise BadInput(f"eps is {text}, expected a positive radius; did you mean 8/255?")

@@ -53,8 +53,12 @@ def _compare(claim: Claim, results: Results) -> tuple[bool, bool, str]:
     adaptive = estimate(int(worst.sum()), n)
     where = f"n = {n}, {results.plan.threat}"
     if claim.basis == "measured":
-        standing = results.survives_claimed
-        low, _ = clopper_pearson(int(np.sum(standing & ~worst)), n)
+        standing, outlived = results.survives_claimed, results.correct.copy()
+        for result in results.steps:  # an image counts against the claim only where every claimed attack has spoken
+            if result.step.suite == "claimed":
+                fallen = result.broken if result.messages else result.returned  # a crashed attack returned nothing
+                outlived &= result.attacked & ~result.errors & ~fallen
+        low, _ = clopper_pearson(int(np.sum(outlived & ~worst)), n)
         _, high = clopper_pearson(int(np.sum(standing & ~(worst & ~unknown))), n)
         numbers = (
             f"the claimed attacks leave {estimate(int(standing.sum()), n)} robust accuracy, "
@@ -62,7 +66,8 @@ def _compare(claim: Claim, results: Results) -> tuple[bool, bool, str]:
         )
         return low > claim.tolerance, high <= claim.tolerance, numbers
     floor = claim.robust_acc - claim.tolerance
-    lenient, strict = adaptive, estimate(int((worst & ~unknown).sum()), n)
+    unseen = results.prediction < 0  # the clean pass has not come to these images
+    lenient, strict = estimate(int((worst | unseen).sum()), n), estimate(int((worst & ~unknown).sum()), n)
     numbers = (
         f"the claim is {claim.robust_acc:.1%} ({claim.source}), the worst case over all attacks {adaptive} ({where})"
     )

@@ -85,19 +85,21 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadWeights(
             f"{path} is a pickle that would run code when loaded, expected a state dict or .safetensors; save model.state_dict()"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a torn file makes torch's unpickler raise nearly anything
+        detail = (str(error).splitlines() or [""])[0]
         raise BadWeights(
-            f"{path} is truncated or not a checkpoint ({str(error).splitlines()[0]}); fetch or train it anew"
+            f"{path} is truncated or not a checkpoint ({type(error).__name__}: {detail}); fetch or train it anew"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise BadWeights(
             f"{path} holds {type(state).__name__}, expected a state dict of tensors; save model.state_dict()"
         )

@@ -49,7 +49,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
     """Robust accuracy per attack with its interval: alone for the claimed ones, worst case so far for the rest."""
-    shown = [a for a in attacks if a["scope"] != "control" and a["done"]]
+    shown = [a for a in attacks if a["scope"] != "control" and a["accuracy"] is not None]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.32 * len(shown) + 0.8)
         for row, attack in enumerate(shown):
@@ -69,7 +69,9 @@ def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
 
 def traces(results: Results) -> str:
     """Share of the attacked images for which an adversarial query has been seen, along each attack's queries."""
-    chosen = [r for r in results.steps if r.traces and r.step.scope != "control" and r.step.attack != "square"]
+    chosen = [
+        r for r in results.steps if r.traces and r.step.scope != "control" and r.step.attack not in ("square", "fgsm")
+    ]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 3.0)
         ends = []

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from audit.summary import Audit
 from reports import figures
-from reports.wording import claim_line, describe_params, fair, percent, reproduce
+from reports.wording import claim_line, describe_params, fair, percent, reproduce, sentence
 
 
 def render_html(data: dict[str, Any], audit: Audit) -> str:
@@ -22,7 +22,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "params": describe_params}
+    environment.filters |= {"sentence": sentence, "percent": percent, "params": describe_params}
     classes = list(audit.results.plan.runtime.get("classes", []))
     finished = not audit.results.missing
     drawings = {

@@ -10,6 +10,11 @@ def percent(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
 
 
+def sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
 def describe_params(attack: Mapping[str, Any]) -> str:
     """Adapters and parameters of a step in a few words."""
     adapters = [_named(a["name"], a["params"]) for a in attack["adapters"]]
@@ -53,4 +58,4 @@ def reproduce(data: Mapping[str, Any]) -> str:
     command: str = (
         data["run"].get("command") or f"audit.run({data['defense']['name']!r}, suite={data['run']['suite']!r})"
     )
-    return command
+    return " ".join(command.split())

@@ -1,0 +1,210 @@
+"""What a new attack or defense must do, as functions to call from its own tests.
+
+    from audit.testing import check_attack
+    check_attack(my_attack, n_iter=20)
+
+An attack is put to a linear classifier, whose distance to the nearest decision boundary is known exactly in every
+norm: just above that distance the attack must succeed, below it nothing can. A broken contract raises AssertionError
+with a sentence that says which part of it, in which norm.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audit.datasets import Dataset
+from audit.errors import BadInput, BadModel, Unsupported
+from audit.gates import fingerprint_model
+from audit.geometry import contains, distance, project
+from audit.oracle import check_logits, check_mode
+from audit.protocols import Attack, Defense
+from audit.rng import Stream
+from audit.types import NORMS, TRAITS, Norm, ThreatModel
+
+ABOVE, BELOW = 1.25, 0.8  # radii, as multiples of the largest and of the smallest distance
+OVERSTEP = 1.001  # how far, relative to eps, an attack's own arithmetic may carry it outside the ball
+DUAL: dict[Norm, float] = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
+
+
+class Linear(nn.Module):
+    """Images (n, c, h, w) -> logits W x + b (n, k), with `weight` of shape (k, c*h*w) and `bias` of shape (k,)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x.flatten(1), self.weight, self.bias)
+
+    @torch.no_grad()
+    def distance(self, x: Tensor, y: Tensor, norm: Norm) -> Tensor:
+        """Distance (n,) from images x to the nearest decision boundary of their labels y (n,), the box aside.
+
+        It is the smallest over j != y of (z_y - z_j) / ||w_y - w_j||, in the dual norm; negative where x is
+        misclassified. Raises Unsupported for L0.
+        """
+        if norm not in DUAL:
+            raise Unsupported(f"the distance to a hyperplane is not defined in {norm}, expected {', '.join(DUAL)}")
+        logits = self(x)
+        gaps = logits.gather(1, y[:, None]) - logits
+        sizes = torch.linalg.vector_norm(self.weight[y][:, None] - self.weight, ord=DUAL[norm], dim=2)
+        own = nn.functional.one_hot(y, logits.shape[1]).bool()
+        return (gaps / sizes).masked_fill(own, float("inf")).amin(1)
+
+
+def linear_problem(
+    seed: int, *, n: int = 6, classes: int = 4, channels: int = 1, size: int = 8
+) -> tuple[Linear, Tensor, Tensor]:
+    """A linear model and n images (n, channels, size, size) with labels (n,), all classified correctly.
+
+    Pixels lie in [0.4, 0.6] and boundaries 0.1 to 0.2 away in L1 (nearer in the other norms), so the box does not
+    bind. The third class is clearly farther than the second, so that even one step along the cross-entropy gradient
+    leads across the nearest boundary: what fails here is the attack and not the problem.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    weight = 10 * torch.randn(classes, channels * size * size, generator=dice)
+    model = Linear(weight, -0.5 * weight.sum(1)).eval()
+    found: list[Tensor] = []
+    for _ in range(100):
+        own, other = torch.rand(64, classes, generator=dice).topk(2).indices.T
+        reach, noise = torch.rand(64, generator=dice), torch.rand(64, weight.shape[1], generator=dice)
+        start = 0.5 + 0.05 * weight[own].sign() + 0.02 * (noise - 0.5)
+        normal = weight[own] - weight[other]
+        wanted = (0.1 + 0.1 * reach) * normal.abs().amax(1)
+        gap = ((start - 0.5) * normal).sum(1)
+        along = (wanted - gap) / (normal * weight[other].sign()).sum(1)
+        flat = start + along[:, None] * weight[other].sign()
+        x = flat.view(-1, channels, size, size)
+        usable = ((flat - 0.5).abs().amax(1) <= 0.1) & (model.distance(x, own, "L1") > 0) & _single(model, x)
+        found.extend(x[usable])
+        if len(found) >= n:
+            images = torch.stack(found[:n])
+            return model, images, model(images).argmax(1)
+    raise BadInput(f"no linear problem of {classes} classes with images of size {size}; choose a larger size")
+
+
+def _single(model: Linear, x: Tensor) -> Tensor:
+    """Where the runner-up class is clearly nearer than the third."""
+    top = model(x).detach().topk(min(3, len(model.bias))).values
+    return (top[:, 0] - top[:, -1] >= 1.5 * (top[:, 0] - top[:, 1])) | (top.shape[1] < 3)
+
+
+def check_attack(
+    attack: Attack, *, above: float = ABOVE, share: float = 1.0, classes: int = 4, channels: int = 1, seed: int = 0,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Assert that `attack` keeps the contract of `audit.protocols.Attack`, in every norm that it names.
+
+    above, share: with a radius of `above` times the largest distance to the boundary it must break at least `share`
+    of the images. Only random search, which nears the boundary as its queries allow, has reason to ask for more
+    room or less success. options: passed to the attack, for example to shorten it.
+    The attack must also stay in its ball and the box, repeat itself bit for bit under its seed, refuse other norms
+    (Unsupported) and unknown options (BadInput), and leave its inputs, the model, the global random generators and
+    the trace function as it found them.
+    """
+    model, x, y = linear_problem(seed, classes=classes, channels=channels)
+
+    def call(threat: ThreatModel, **more: Any) -> Tensor:
+        return attack(model, x, y, threat, seed=seed, **options, **more)
+
+    for norm in NORMS:
+        if norm not in attack.norms:
+            _check_raises(lambda norm=norm: call(ThreatModel(norm, 1.0)), Unsupported, f"{attack.name} under {norm}")
+            continue
+        if norm == "L0":
+            continue  # a hyperplane has no distance there
+        reach = model.distance(x, y, norm)
+        wide, tight = ThreatModel(norm, above * float(reach.max())), ThreatModel(norm, BELOW * float(reach.min()))
+        name = f"attack {attack.name!r} under {norm}"
+        candidate = _check_repeats(lambda threat=wide: call(threat), model, x, y, name)
+        _check_inside(candidate, x, wide, name)
+        broken = model(project(candidate, x, wide)).argmax(1) != y
+        assert float(broken.float().mean()) >= share, (
+            f"{name} broke {int(broken.sum())} of {len(x)} images at {above:g} times the distance to the boundary, "
+            f"expected a share of {share:g}"
+        )
+        candidate = call(tight)
+        if attack.kind == "budget":  # the nearest adversarial image may lie beyond eps, and a minimal attack return it
+            _check_inside(candidate, x, tight, name)
+        impossible = (model(candidate).argmax(1) != y) & contains(candidate, x, tight)
+        assert not impossible.any(), f"{name} succeeded inside {BELOW} times the distance to the boundary"
+    threat = ThreatModel(attack.norms[0], 0.01)
+    _check_raises(lambda: call(threat, no_such_option=1), BadInput, f"{attack.name} with an unknown option")
+
+
+def _check_raises(call: Callable[[], object], expected: type[Exception], what: str) -> None:
+    try:
+        call()
+    except expected:
+        return
+    except Exception as error:  # noqa: BLE001 (whatever else it raises is what the sentence reports)
+        raise AssertionError(f"attack {what} raised {error!r}, expected {expected.__name__}") from error
+    raise AssertionError(f"attack {what} returned, expected it to raise {expected.__name__}")
+
+
+def _check_repeats(call: Callable[[], Tensor], model: nn.Module, x: Tensor, y: Tensor, name: str) -> Tensor:
+    """The result of `call`, once twice gave the same under different global randomness and nothing else moved."""
+    inputs, weights, results = (x.clone(), y.clone()), fingerprint_model(model), []
+    for outer in (1, 2):
+        with Stream(outer):
+            before, tracer = _randomness(), sys.gettrace()
+            results.append(call())
+            assert sys.gettrace() is tracer, f"{name} changed the trace function"
+            assert _randomness() == before, f"{name} moved the global random generators"
+    assert fingerprint_model(model) == weights, f"{name} changed the model's mode, parameters or buffers"
+    assert torch.equal(x, inputs[0]), f"{name} changed the images that it was given"
+    assert torch.equal(y, inputs[1]), f"{name} changed the labels that it was given"
+    first, second = results
+    assert first.shape == x.shape, f"{name} returned shape {tuple(first.shape)}, expected {tuple(x.shape)}"
+    assert first.dtype == torch.float32, f"{name} returned {first.dtype}, expected float32"
+    assert torch.equal(first, second), f"{name} returned different images under the same seed"
+    return first
+
+
+def _check_inside(candidate: Tensor, x: Tensor, threat: ThreatModel, name: str) -> None:
+    """The attack's own return, before any projection."""
+    assert torch.isfinite(candidate).all(), f"{name} returned NaN or infinite pixels"
+    reach = float(distance(candidate, x, threat.norm).max()) / threat.eps
+    assert reach <= OVERSTEP, f"{name} left the ball: it moved {reach:.4f} times eps"
+    low, high = threat.bounds
+    low_seen, high_seen = float(candidate.min()), float(candidate.max())
+    assert low <= low_seen, f"{name} left the box: pixels down to {low_seen}"
+    assert high_seen <= high, f"{name} left the box: pixels up to {high_seen}"
+
+
+def _randomness() -> tuple[bytes, bytes, str]:
+    state = torch.get_rng_state().numpy().tobytes(), np.random.get_state(legacy=False), random.getstate()
+    return state[0], state[1]["state"]["key"].tobytes() + bytes(str(state[1]), "utf-8"), repr(state[2])
+
+
+def check_defense(defense: Defense, dataset: Dataset, *, weights: Path | None = None, n: int = 16) -> None:
+    """Assert that `defense` loads for `dataset` and keeps the contract of `audit.protocols.Defense` on n images.
+
+    Known traits; evaluation mode; finite float32 logits (n, k) with a logit for every label; the same logits twice,
+    unless it says that it is stochastic.
+    """
+    unknown = sorted(defense.traits - TRAITS)
+    assert not unknown, f"defense {defense.name!r} has traits {unknown}, expected some of {sorted(TRAITS)}"
+    model = defense.load(defense.checkpoint(dataset.name, weights))
+    x, y = torch.from_numpy(dataset.x[:n]), torch.from_numpy(dataset.y[:n])
+    try:
+        check_mode(model)
+        with torch.no_grad(), Stream(0):
+            logits, again = model(x), model(x)
+        check_logits(logits, len(x))
+    except BadModel as error:
+        raise AssertionError(f"defense {defense.name!r}: {error}") from error
+    assert logits.dtype == torch.float32, f"defense {defense.name!r} returned {logits.dtype}, expected float32"
+    assert int(y.max()) < logits.shape[1], f"defense {defense.name!r} has no logit for label {int(y.max())}"
+    same = torch.equal(logits, again)
+    assert same or "stochastic" in defense.traits, (
+        f"defense {defense.name!r} answered the same images differently; add the trait 'stochastic'"
+    )

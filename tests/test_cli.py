@@ -1,0 +1,243 @@
+"""The command line: exit codes, one sentence for every mistake, files that a run leaves."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audit.cli import main
+from audit.ledger import Ledger
+from audit.summary import load_run
+
+SMALL = ["--n", "12", "--batch-size", "8", "--quiet"]
+
+
+def call(*arguments: object) -> int:
+    """Run the command line in this process and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "quick"
+    assert call("run", "--defense", "super_fitting", "--suite", "quick", "--out", out, *SMALL) == 0
+    return out
+
+
+def test_a_run_leaves_its_files(finished):
+    for name in ("plan.json", "checks.json", "run.log", "report.html", "report.json", "report.md"):
+        assert (finished / name).stat().st_size > 0, name
+    assert len(list((finished / "units").glob("*.npz"))) == 2 + 5 * 2 + 1  # clean, five steps on two shards, control
+
+
+def test_json_is_the_report_and_nothing_else(finished, capsys):
+    call("run", "--defense", "super_fitting", "--suite", "quick", "--out", finished, *SMALL[:-1], "--json")
+    assert json.loads(capsys.readouterr().out) == json.loads((finished / "report.json").read_text())
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    before = {path: path.stat().st_mtime_ns for path in (finished / "units").iterdir()}
+    assert call("run", "--defense", "super_fitting", "--suite", "quick", "--out", finished, *SMALL) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (finished / "units").iterdir()}
+
+
+def test_another_plan_is_refused_and_each_field_named(finished, capsys):
+    code = call(
+        "run",
+        "--defense",
+        "super_fitting",
+        "--suite",
+        "quick",
+        "--out",
+        finished,
+        *SMALL,
+        "--seed",
+        "7",
+        "--eps",
+        "4/255",
+    )
+    message = capsys.readouterr().err
+    assert code == 2
+    assert re.search(r"eps: .* -> ", message)
+    assert "seed: 0 -> 7" in message
+
+
+def test_report_and_verify_read_a_finished_run(finished, capsys):
+    assert call("report", finished) == 0
+    assert call("verify", finished) == 0
+    printed = capsys.readouterr().out
+    assert "report.html" in printed
+    assert "0 rejected" in printed
+
+
+def test_verify_rejects_a_forged_image(finished, tmp_path, capsys):
+    import shutil
+
+    forged = tmp_path / "forged"
+    shutil.copytree(finished, forged)
+    ledger = Ledger(forged)
+    unit = next(
+        u for u in load_run(forged).results.plan.units() if u.step is not None and len(ledger.read(u.name)[0]["x_adv"])
+    )
+    arrays, meta = ledger.read(unit.name)
+    arrays["x_adv"] = np.clip(arrays["x_adv"] + 0.5, 0, 1)
+    ledger.write(unit.name, arrays, meta)
+    assert call("verify", forged) == 1
+    assert "outside the ball" in capsys.readouterr().out
+
+
+def test_fail_on_turns_a_verdict_into_exit_code_1(finished):
+    outcome = load_run(finished).verdict.outcome
+    arguments = ["run", "--defense", "super_fitting", "--suite", "quick", "--out", finished, *SMALL]
+    assert call(*arguments, "--fail-on", outcome) == 1
+    assert call(*arguments, "--fail-on", "inconclusive" if outcome == "refuted" else "refuted") == 0
+
+
+def test_dry_run_attacks_nothing(tmp_path, capsys):
+    assert call("run", "--defense", "super_fitting", "--n", "12", "--out", tmp_path / "dry", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "square" in printed
+    assert "passes" in printed
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize("kind", ["defenses", "suites", "attacks", "datasets"])
+def test_list(kind, capsys):
+    assert call("list", kind) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 3
+
+
+def test_doctor(capsys):
+    assert call("doctor") == 0
+    assert "torchattacks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--defense", "super_fiting"], "did you mean 'super_fitting'"),
+        (["--defense", "super_fitting", "--suite", "adaptiv"], "did you mean 'adaptive'"),
+        (["--defense", "super_fitting", "--dataset", "fashion_mnst"], "did you mean 'fashion_mnist'"),
+        (["--defense", "super_fitting", "--eps", "8"], "did you mean 8/255"),
+        (["--defense", "super_fitting", "--eps", "0"], "positive radius"),
+        (["--defense", "super_fitting", "--norm", "L7"], "expected one of Linf"),
+        (["--defense", "super_fitting", "--n", "0"], "expected 1 to 1000"),
+        (["--defense", "super_fitting", "--n", "1001"], "expected 1 to 1000"),
+        (["--defense", "super_fitting", "--batch-size", "0"], "at least 1"),
+        (["--defense", "super_fitting", "--device", "quantum"], "type --device cpu"),
+        (["--defense", "super_fitting", "--weights", "/nowhere.safetensors"], "cannot be read"),
+        (["--defense", "super_fitting", "--data", "/nowhere.npz"], "does not exist"),
+        (["--defense", "super_fitting", "--dataset", "cifar10"], "not found"),
+        (["--defense", "super_fitting", "--claim-robust", "86.5"], "type 0.865"),
+        (["--defense", "super_fitting", "--set", "square.queries=5"], "did you mean 'n_queries'"),
+        (["--defense", "super_fitting", "--set", "sqare.n_queries=5"], "did you mean 'square'"),
+        (["--defense", "super_fitting", "--set", "square.n_queries=five"], "expected int"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
+    assert call("run", *arguments) == 2
+    printed = capsys.readouterr().err.strip()
+    assert sentence in printed
+    assert len(printed.splitlines()) == 1
+    assert "Traceback" not in printed
+
+
+def test_a_model_in_training_mode_or_with_nan_is_refused(monkeypatch, capsys):
+    from defenses.base import NetworkDefense
+
+    load = NetworkDefense.load
+    monkeypatch.setattr(NetworkDefense, "load", lambda self, checkpoint: load(self, checkpoint).train())
+    assert call("run", "--defense", "undefended", "--n", "4", "--quiet") == 2
+    assert "training mode" in capsys.readouterr().err
+
+    def with_nan(self, checkpoint):
+        network = load(self, checkpoint)
+        with torch.no_grad():
+            next(network.parameters()).fill_(float("nan"))
+        return network
+
+    monkeypatch.setattr(NetworkDefense, "load", with_nan)
+    assert call("run", "--defense", "undefended", "--n", "4", "--quiet") == 2
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    assert call("run", "--defense", "super_fitting", "--out", blocked / "run", *SMALL) == 2
+    assert "could not write" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_resume(tmp_path, monkeypatch, capsys):
+    from audit.engine import LocalEngine
+
+    def interrupt(self, unit, watcher):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalEngine, "_attack", interrupt)
+    assert call("run", "--defense", "super_fitting", "--suite", "quick", "--out", tmp_path / "run", *SMALL) == 130
+    assert "run the same command again to resume" in capsys.readouterr().err
+
+
+def test_train_prints_its_numbers_and_the_checkpoint_can_be_audited(tmp_path, capsys):
+    _write_idx(tmp_path / "data")
+    flags = [
+        "--recipe",
+        "small",
+        "--images",
+        "256",
+        "--epochs",
+        "1",
+        "--data-dir",
+        tmp_path / "data",
+        "--out",
+        tmp_path,
+    ]
+    assert call("train", "--defense", "super_fitting", *flags) == 0
+    printed = capsys.readouterr().out
+    assert "clean" in printed
+    assert "PGD-20" in printed
+    assert "exactly zero" in printed
+    (weights,) = tmp_path.glob("*.safetensors")
+    manifest = json.loads(weights.with_suffix(".json").read_text())
+    assert {"recipe", "command", "seed", "versions", "sha256", "measured"} <= set(manifest)
+    assert (
+        call(
+            "run",
+            "--defense",
+            "super_fitting",
+            "--suite",
+            "quick",
+            "--weights",
+            weights,
+            "--out",
+            tmp_path / "run",
+            *SMALL,
+        )
+        == 0
+    )
+
+
+def _write_idx(folder: Path) -> None:
+    """The embedded images in the four-file layout, as a small training and test set."""
+    from audit.datasets import FASHION_MNIST
+
+    data = FASHION_MNIST.load()
+    folder.mkdir()
+    for stem, part in (("train", slice(0, 300)), ("t10k", slice(300, 350))):
+        pixels = (data.x[part] * 255).round().astype(np.uint8)
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(bytes(16) + pixels.tobytes())
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(bytes(8) + data.y[part].astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize("command", ["run", "train", "list", "report", "verify", "doctor"])
+def test_help_tells_the_exit_codes(command, capsys):
+    assert call(command, "--help") == 0
+    assert "130 interrupted" in " ".join(capsys.readouterr().out.split())

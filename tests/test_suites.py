@@ -1,0 +1,149 @@
+"""The suites: each step can run as it is written, and `--set` changes only what is there."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from audit import registry
+from audit.errors import BadInput, UnknownName
+from audit.suites import SUITES, get_suite, override, resolve_temperature
+from audit.types import AdapterSpec, Step
+
+OPTIONS = {"pgd": {"steps": 20, "rel_stepsize": 0.1}, "square": {"n_queries": 5000}, "fgsm": {}}
+STEPS = (
+    Step("fgsm", "fgsm", "claimed", "all"),
+    Step("pgd-20", "pgd", "claimed", "all", params={"steps": 20, "rel_stepsize": 0.1}),
+    Step("square", "square", "adaptive"),
+)
+EACH = [pytest.param(step, id=f"{suite.name}-{step.name}") for suite in SUITES.values() for step in suite.steps]
+
+
+@pytest.mark.parametrize("step", EACH)
+def test_a_step_names_an_attack_and_only_options_that_it_has(step):
+    attack = registry.attacks.load(step.attack)
+    assert set(step.params) <= set(attack.defaults)
+    assert all(type(value) is type(attack.defaults[name]) for name, value in step.params.items())
+
+
+@pytest.mark.parametrize("step", EACH)
+def test_a_step_says_why_and_looks_through_adapters_that_exist(step):
+    assert step.why
+    assert {adapter.name for adapter in step.adapters} <= set(registry.adapters)
+
+
+@pytest.mark.parametrize("step", [s for s in EACH if s.values[0].suite == "claimed"])
+def test_a_claimed_step_is_what_papers_run(step):
+    assert step.scope == "all"
+    assert step.adapters == ()
+    assert step.eps is None
+    if "rel_stepsize" in registry.attacks.load(step.attack).defaults:
+        assert step.params["rel_stepsize"] == 0.1
+
+
+def test_the_claimed_suite_holds_the_five_attacks_of_the_paper():
+    claimed = SUITES["claimed"].steps
+    assert [s.name for s in claimed] == ["fgsm", "bim-20", "pgd-20", "pgd-100", "apgd-ce-100"]
+    assert [s.params.get("steps", s.params.get("n_iter")) for s in claimed] == [None, 20, 20, 100, 100]
+    assert {s.suite for s in claimed} == {"claimed"}
+
+
+@pytest.mark.parametrize("suite", list(SUITES.values()), ids=list(SUITES))
+def test_step_names_are_unique_and_controls_come_last(suite):
+    names = [step.name for step in suite.steps]
+    assert len(names) == len(set(names))
+    scopes = [step.scope for step in suite.steps]
+    order = ["all", "survivors", "control"]
+    assert scopes == sorted(scopes, key=order.index)
+
+
+@pytest.mark.parametrize("name", ["quick", "adaptive"])
+def test_judging_suites_hold_claimed_steps_an_unsaturated_loss_and_a_control(name):
+    steps = SUITES[name].steps
+    assert [s.suite for s in steps].count("claimed") >= 3
+    assert {"rescaled-ce", "apgd-margin"} <= {s.name for s in steps}
+    control = steps[-1]
+    assert (control.scope, control.eps, control.limit) == ("control", 1.0, 100)
+
+
+def test_standard_is_autoattacks_four_on_survivors():
+    assert [s.attack for s in SUITES["standard"].steps] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert {s.scope for s in SUITES["standard"].steps} == {"survivors"}
+
+
+def test_get_suite():
+    assert get_suite("quick") is SUITES["quick"]
+    with pytest.raises(UnknownName, match=r"unknown suite 'adaptve': did you mean 'adaptive'\?"):
+        get_suite("adaptve")
+    with pytest.raises(UnknownName, match=r"unknown suite 'zzz': known are adaptive, claimed, quick, standard\."):
+        get_suite("zzz")
+
+
+@pytest.mark.parametrize(
+    ("settings", "number", "params"),
+    [
+        (["pgd-20.steps=50"], 1, {"steps": 50, "rel_stepsize": 0.1}),
+        (["pgd-20.rel_stepsize=0.25"], 1, {"steps": 20, "rel_stepsize": 0.25}),
+        (["pgd-20.steps=50", "pgd-20.rel_stepsize=1"], 1, {"steps": 50, "rel_stepsize": 1.0}),
+        (["square.n_queries=10"], 2, {"n_queries": 10}),
+        (["square.n_queries=10", "square.n_queries=11"], 2, {"n_queries": 11}),
+    ],
+)
+def test_override_changes_that_option_alone(settings, number, params):
+    changed = override(STEPS, settings, OPTIONS)
+    assert changed[number].params == params
+    assert [type(v) for v in changed[number].params.values()] == [type(v) for v in params.values()]
+    assert [s for i, s in enumerate(changed) if i != number] == [s for i, s in enumerate(STEPS) if i != number]
+
+
+def test_override_by_nothing_changes_nothing():
+    assert override(STEPS, [], OPTIONS) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("pgd-20.steps", r"--set 'pgd-20.steps' is not step.option=value; type for example"),
+        ("pgd-20=3", r"is not step.option=value"),
+        ("steps=3", r"is not step.option=value"),
+        ("", r"--set '' is not step.option=value"),
+        ("=3", r"is not step.option=value"),
+        ("pgd20.steps=3", r"names step 'pgd20': did you mean 'pgd-20'\?"),
+        ("zzz.steps=3", r"names step 'zzz': known are fgsm, pgd-20, square\."),
+        (".steps=3", r"names step ''"),
+        ("pgd-20.step=3", r"names option 'step': did you mean 'steps'\?"),
+        ("pgd-20.=3", r"names option '': known are rel_stepsize, steps\."),
+        ("fgsm.steps=3", r"names option 'steps': that attack has no options\."),
+        ("pgd-20.seed=3", r"names option 'seed'"),
+        ("pgd-20.steps=many", r"has value 'many', expected int such as 20"),
+        ("pgd-20.steps=", r"has value '', expected int such as 20"),
+        ("pgd-20.steps=1.5", r"has value '1.5', expected int such as 20"),
+        ("pgd-20.rel_stepsize=1/10", r"has value '1/10', expected float such as 0.1"),
+        ("pgd-20.steps=0", r"has value 0, expected a positive int such as 20"),
+        ("pgd-20.steps=-5", r"has value -5, expected a positive int"),
+        ("pgd-20.rel_stepsize=nan", r"has value nan, expected a positive float such as 0.1"),
+        ("pgd-20.rel_stepsize=inf", r"has value inf, expected a positive float"),
+    ],
+)
+def test_override_refuses(setting, message):
+    with pytest.raises(BadInput, match=message):
+        override(STEPS, [setting], OPTIONS)
+
+
+def test_temperature_auto_becomes_the_gap_and_nothing_else_changes():
+    steps = (
+        Step("a", "apgd-ce", "s", adapters=(AdapterSpec("float64"), AdapterSpec("rescale", {"temperature": "auto"}))),
+        Step("b", "apgd-ce", "s", adapters=(AdapterSpec("rescale", {"temperature": 2.0}),)),
+        Step("c", "square", "s", params={"n_queries": 5}),
+    )
+    first, *others = resolve_temperature(steps, 355.5)
+    assert first.adapters == (AdapterSpec("float64"), AdapterSpec("rescale", {"temperature": 355.5}))
+    assert tuple(others) == steps[1:]
+
+
+@pytest.mark.parametrize("suite", list(SUITES.values()), ids=list(SUITES))
+def test_no_auto_is_left_after_resolving(suite):
+    steps = resolve_temperature(suite.steps, 3.0)
+    values = [v for s in steps for a in s.adapters for v in a.params.values()]
+    assert all(isinstance(v, float) and math.isfinite(v) for v in values)
