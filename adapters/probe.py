@@ -135,13 +135,17 @@ class Probe(nn.Module):
         repeated = len(owner) != len(torch.unique(owner))
         if not self._replay or repeated or self.last_logits is None or self._best_logits is None:
             return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        last = self._last_known[owner] & (rows == self._last_query[owner]).flatten(1).all(1)
+        last = self._last_known[owner] & self._holds(rows, owner)
         known = self.best_margin[owner] < float("inf")
         best = known & ~last & (rows == self.best_query[owner]).flatten(1).all(1)
         who = owner[best]
         self.last_logits[who], self._last_query[who] = self._best_logits[who], self.best_query[who]
         self._last_known[who], self._grad_known[who] = True, False
         return last | best
+
+    def _holds(self, rows: Tensor, owner: Tensor) -> Tensor:
+        """Where the "previous" slot still holds these very rows. A backward pass may come after a later question."""
+        return (rows == self._last_query[owner]).flatten(1).all(1)
 
     # --- answering
 
@@ -170,8 +174,9 @@ class Probe(nn.Module):
         self.forwards += torch.bincount(owner, minlength=len(self._x)).cpu()
         self._remember(queries.detach(), logits.detach(), owner)
         if watched and logits.requires_grad:
-            logits.register_hook(lambda grad: self._remember_upstream(grad, owner))
-            queries.register_hook(lambda grad: self._remember_gradient(grad, owner))
+            rows = queries.detach().clone()
+            logits.register_hook(lambda grad: self._remember_upstream(grad, owner, rows))
+            queries.register_hook(lambda grad: self._remember_gradient(grad, owner, rows))
         return logits
 
     def _remember(self, rows: Tensor, logits: Tensor, owner: Tensor) -> None:
@@ -185,23 +190,26 @@ class Probe(nn.Module):
         self._last_known[owner] = once
         self._grad_known[owner] = False
 
-    def _remember_upstream(self, grad: Tensor, owner: Tensor) -> None:
+    def _remember_upstream(self, grad: Tensor, owner: Tensor, rows: Tensor) -> None:
         assert self._last_upstream is not None
-        self._last_upstream[owner] = grad.detach()
+        held = self._holds(rows, owner)
+        self._last_upstream[owner[held]] = grad.detach()[held]
 
-    def _remember_gradient(self, grad: Tensor, owner: Tensor) -> None:
+    def _remember_gradient(self, grad: Tensor, owner: Tensor, rows: Tensor) -> None:
         grad = grad.detach()
         self.backwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+        self._norm[owner] = grad.flatten(1).norm(dim=1).float()
+        held = self._holds(rows, owner)
+        owner, grad = owner[held], grad[held]
         self._last_grad[owner] = grad
         self._grad_known[owner] = self._last_known[owner]
-        self._norm[owner] = grad.flatten(1).norm(dim=1).float()
 
     def replayed_gradient(self, queries: Tensor, owner: Tensor, upstream: Tensor) -> Tensor:
         """The gradient of remembered queries (m, c, h, w) for `upstream` (m, k), computed only where it is new."""
         assert self._last_upstream is not None
         answer = torch.zeros_like(queries)
         asked = (upstream != 0).any(1)
-        known = self._grad_known[owner] & (upstream == self._last_upstream[owner]).all(1)
+        known = self._grad_known[owner] & (upstream == self._last_upstream[owner]).all(1) & self._holds(queries, owner)
         answer[known] = self._last_grad[owner[known]]
         fresh = (asked & ~known).nonzero().flatten()
         if len(fresh):
@@ -220,16 +228,17 @@ class Probe(nn.Module):
         other = logits.scatter(1, y[:, None], float("-inf")).amax(1)
         margin = (own - other).float()
         wrong = logits.argmax(1) != y
+        # A tie of logits can be misclassified at margin 0; the sign must say "wrong".
+        margin = torch.where(wrong, margin.clamp(max=-1e-30), margin)
         self._margin[owner] = margin
         self._loss[owner] = F.cross_entropy(logits, y, reduction="none").float()
-        better = (inside & ((margin < self.best_margin[owner]) | (wrong & (self.best_margin[owner] >= 0)))).nonzero()
-        index = _lowest_per_owner(owner, margin, better.flatten())
+        better = inside & (margin < self.best_margin[owner])  # false for NaN
+        index = _lowest_per_owner(owner, margin, better.nonzero().flatten())
         who = owner[index]
         self.best_query[who] = rows[index].to(self.best_query.dtype)
         if self._best_logits is not None:
             self._best_logits[who] = logits[index]
-        # A tie of logits can be misclassified at margin 0; the sign of best_margin must say "wrong".
-        self.best_margin[who] = torch.where(wrong[index], margin[index].clamp(max=-1e-30), margin[index])
+        self.best_margin[who] = margin[index]
         self._record()
         if self._stop_early:
             self._retire(who[wrong[index] & ~self.retired[who]])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from adapters.probe import AllBroken, Probe
 from audit import registry
+from audit.attacks.common import checked
 from audit.errors import AuditError, BadModel
 from audit.gates import adapt, deterministic
 from audit.geometry import distance, project
@@ -147,7 +148,8 @@ def _call(
 ) -> tuple[Tensor | None, str | None]:
     """What the attack returned (None when it ended early or failed) and the error, if any."""
     try:
-        return registry.attacks.load(step.attack)(probe, x, y, threat, seed=seed, **step.params), None
+        found = registry.attacks.load(step.attack)(probe, x, y, threat, seed=seed, **step.params)
+        return checked(step.attack, found, x), None  # third parties need not use our wrapper
     except AllBroken:
         return None, None
     except Exception as error:

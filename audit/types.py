@@ -38,7 +38,7 @@ def parse_eps(text: str | float, norm: Norm = "Linf") -> float:
 def show_eps(eps: float) -> str:
     """A radius as the field writes it: `8/255` where it is one, else four digits."""
     over = eps * 255
-    return f"{round(over)}/255" if abs(over - round(over)) < 1e-6 and over >= 0.5 else f"{eps:.4g}"
+    return f"{round(over)}/255" if abs(over - round(over)) < 1e-6 and 0.5 <= over < 255 else f"{eps:.4g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,16 +22,9 @@ def _bundled_resnet18() -> Path:
 
 RECIPES = {
     "small": Recipe(
-        "small",
-        cross_entropy,
-        "middle_cnn",
-        0.5,
-        6,
-        "ours: cross-entropy alone, a few epochs",
-        images=20_000,
-        decay="linear",
+        "small", cross_entropy, "middle_cnn", 0.5, 14, "ours: cross-entropy alone", images=20_000, decay="linear"
     )
-}
+}  # fmt: skip
 
 UNDEFENDED = NetworkDefense(
     "undefended",

@@ -289,8 +289,8 @@ def test_colour_folders(tmp_path):
 
 def test_sixteen_bit_images_are_scaled_and_not_clipped(tmp_path):
     (tmp_path / "a").mkdir()
-    Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / "a/0.png")
-    assert load_path(tmp_path, None).x.ravel() * 255 == pytest.approx([0, 1, 128, 255])
+    Image.fromarray(np.array([[0, 257, 32896, 65280, 65535]], np.uint16)).save(tmp_path / "a/0.png")
+    assert load_path(tmp_path, None).x.ravel() * 255 == pytest.approx([0, 1, 128, 254, 255])
 
 
 def test_a_folder_with_images_of_two_sizes(tmp_path):

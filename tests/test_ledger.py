@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +185,17 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):
         write_atomically(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    def replace(self: Path, target: Path) -> None:
+        seen.append((self.read_bytes(), target.read_bytes()))
+
+    seen = []
+    write_atomically(tmp_path / "a", b"old")
+    monkeypatch.setattr(Path, "replace", replace)
+    write_atomically(tmp_path / "a", b"new")
+    assert seen == [(b"new", b"old")]
 
 
 def test_json_is_sorted_and_ends_with_a_newline(tmp_path):

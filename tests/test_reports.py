@@ -83,7 +83,9 @@ def test_names_from_outside_are_escaped(audit):
     page, text = render_html(data, audit), render_markdown(data)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
-    prose = "\n".join(line for line in text.splitlines() if not line.startswith("    "))  # code blocks show text as it is
+    prose = "\n".join(
+        line for line in text.splitlines() if not line.startswith("    ")
+    )  # code blocks show text as it is
     assert "<script" not in prose
     assert re.search(r"(?<!\\)\|`", prose) is None
 

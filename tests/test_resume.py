@@ -34,7 +34,9 @@ def same_records(first: Path, second: Path) -> None:
         assert a.keys() == b.keys()
         for name in a:
             assert np.array_equal(a[name], b[name], equal_nan=a[name].dtype.kind == "f"), f"{name} of {unit.name}"
-        assert {k: v for k, v in meta_a.items() if k != "seconds"} == {k: v for k, v in meta_b.items() if k != "seconds"}
+        assert {k: v for k, v in meta_a.items() if k != "seconds"} == {
+            k: v for k, v in meta_b.items() if k != "seconds"
+        }
 
 
 @pytest.fixture(scope="module")

@@ -70,16 +70,25 @@ def test_bad_eps_is_refused(text, message):
 
 @pytest.mark.parametrize(
     ("eps", "shown"),
-    [(8 / 255, "8/255"), (1 / 255, "1/255"), (0.03, "0.03"), (0.5, "0.5"), (0.0313, "0.0313"), (1e-9, "1e-09")],
+    [
+        (8 / 255, "8/255"),
+        (1 / 255, "1/255"),
+        (0.03, "0.03"),
+        (0.5, "0.5"),
+        (0.0313, "0.0313"),
+        (1e-9, "1e-09"),
+        (1.0, "1"),
+        (2.0, "2"),
+    ],
 )
 def test_eps_is_shown_as_a_fraction_only_where_it_is_one(eps, shown):
     assert show_eps(eps) == shown
 
 
-@pytest.mark.parametrize("over", range(1, 256))
-def test_every_pixel_step_is_shown_as_it_is_typed(over):
-    assert show_eps(over / 255) == f"{over}/255"
-    assert parse_eps(show_eps(over / 255)) == over / 255
+def test_every_pixel_step_is_shown_as_it_is_typed():
+    for over in range(1, 255):
+        assert show_eps(over / 255) == f"{over}/255"
+        assert parse_eps(show_eps(over / 255)) == over / 255
 
 
 def test_threat_model_defaults_and_text():

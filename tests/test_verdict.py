@@ -143,7 +143,9 @@ def test_unknown_images_never_refute():
 
 def test_unknown_images_count_as_broken_before_anything_is_upheld():
     crashed = ran("apgd-margin", errors=mask((0, 15)), messages=("RuntimeError",))
-    assert judge_claim(typed(0.9, tolerance=0.01), built(crashed), CLEAR).outcome == "inconclusive"
+    strict = judge_claim(typed(0.9, tolerance=0.01), built(crashed), CLEAR)
+    assert strict.outcome == "inconclusive"
+    assert any("leaves both answers open" in reason for reason in strict.reasons)
     # even where the number would still fit, a crash is no proof
     verdict = judge_claim(typed(0.9), built(crashed), CLEAR)
     assert (verdict.outcome, verdict.unknown) == ("inconclusive", 15)
@@ -292,6 +294,10 @@ def test_a_claimed_attack_that_has_not_run_everywhere_cannot_be_shown_too_weak()
     verdict = judge_claim(MEASURED, results, CLEAR)
     assert verdict.outcome == "inconclusive"
     assert "2 units of the plan have not run" in verdict.reasons
+    # nor do images count that it has not come to, whoever breaks them
+    half = claimed("pgd-20", attacked=mask((0, 500)), done=False)
+    elsewhere = built(claimed("fgsm"), half, ran("apgd-margin", mask((500, 900))), missing=2)
+    assert judge_claim(MEASURED, elsewhere, CLEAR).outcome == "inconclusive"
 
 
 def test_a_claimed_attack_that_crashed_cannot_be_shown_too_weak():

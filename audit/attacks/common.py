@@ -63,13 +63,18 @@ class WrappedAttack:
                 raise BadInput(f"attack {self.name!r} has no option {option!r}: {hint}")
         with Stream(seed), torch.enable_grad():
             result = self.function(model, x.clone(), y.clone(), threat, seed=seed, **options)
-        if not isinstance(result, Tensor) or result.shape != x.shape:
-            raise BrokenAttack(
-                f"attack {self.name!r} returned {getattr(result, 'shape', type(result))}, expected {tuple(x.shape)}"
-            )
-        if not torch.isfinite(result).all():
-            raise BrokenAttack(f"attack {self.name!r} returned NaN or infinite pixels")
-        return result.detach().float()
+        return checked(self.name, result, x)
+
+
+def checked(name: str, result: Any, x: Tensor) -> Tensor:
+    """What the attack `name` returned for images x, as float32. Raises BrokenAttack when it is no batch like x."""
+    if not isinstance(result, Tensor) or result.shape != x.shape:
+        raise BrokenAttack(
+            f"attack {name!r} returned {getattr(result, 'shape', type(result))}, expected {tuple(x.shape)}"
+        )
+    if not torch.isfinite(result).all():
+        raise BrokenAttack(f"attack {name!r} returned NaN or infinite pixels")
+    return result.detach().float()
 
 
 def attack(

@@ -31,7 +31,7 @@ RECIPES = {
         _paper("paper-resnet18-ce", "resnet18", "ce", 30_000),
         _paper("paper-resnet18-mucs", "resnet18", "mucs", 3_000),
         Recipe(
-            "small", bounded_mucs, "middle_cnn", 0.5, 20,
+            "small", bounded_mucs, "middle_cnn", 0.5, 30,
             "ours: CE + relu(150 + z_s - z_y), because Eq. 18 taken literally diverges at this size",
             images=20_000, decay="linear",
         ),

@@ -1,0 +1,149 @@
+"""Every attack of the registry keeps the contract, and a bad one is caught or fenced in."""
+
+import pytest
+import torch
+
+from audit import registry
+from audit.attacks.autoattack import margin_loss
+from audit.attacks.common import BrokenAttack
+from audit.errors import BadInput, Unsupported
+from audit.gates import fingerprint_model
+from audit.testing import _check_inside, check_attack
+from audit.types import ThreatModel
+from tests import planted
+from tests.planted import Counting, TinyCNN, images
+
+NAMES = registry.attacks.names()
+SHORT = {"square": {"n_queries": 60, "above": 8.0, "share": 0.5}}  # random search: more room, fewer queries
+
+
+def options(name):
+    return SHORT.get(name, {"n_iter": 12} if "n_iter" in registry.attacks.load(name).defaults else {})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_keeps_the_contract(name):
+    check_attack(registry.attacks.load(name), **options(name))
+
+
+@pytest.mark.parametrize(("classes", "channels"), [(2, 1), (3, 3)])
+@pytest.mark.parametrize("name", NAMES)
+def test_it_works_with_few_classes_and_with_colour(name, classes, channels):
+    check_attack(registry.attacks.load(name), classes=classes, channels=channels, seed=1, **options(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "square"])
+def test_it_keeps_the_contract_with_its_defaults(name):
+    check_attack(registry.attacks.load(name))
+
+
+@pytest.mark.slow
+def test_square_nears_the_boundary_with_its_defaults():
+    check_attack(registry.attacks.load("square"), above=3.0, share=0.8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is(name):
+    attack = registry.attacks.load(name)
+    assert attack.name == name
+    assert attack.kind in ("budget", "minimal")
+    assert attack.reference
+    assert attack.function.__doc__
+
+
+@pytest.mark.filterwarnings("ignore:there are")
+@pytest.mark.parametrize("name", NAMES)
+def test_it_costs_at_most_what_it_says(name):
+    attack, model = registry.attacks.load(name), TinyCNN()
+    x, y = images(model, 1)
+    counting, short = Counting(model), {k: v for k, v in options(name).items() if k in attack.defaults}
+    attack(counting, x, y, ThreatModel("Linf", 1e-6), seed=0, **short)  # nothing falls: the whole attack runs
+    forwards, _ = attack.cost(short)
+    if name in ("apgd-t", "fab-t"):
+        forwards, _ = attack.cost({**short, "n_target_classes": 3})
+    probing = 1 if name in ("apgd-dlr", "apgd-t", "fab-t") else 0  # one image, to learn the number of classes
+    assert abs(counting.rows - probing - forwards) <= 0.1 * forwards + 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_option_is_named_with_the_nearest(name):
+    attack, model = registry.attacks.load(name), TinyCNN()
+    x, y = images(model)
+    with pytest.raises(BadInput, match="has no option 'n_itr'"):
+        attack(model, x, y, ThreatModel(), seed=0, n_itr=3)
+
+
+def test_an_unsupported_norm_is_named():
+    model = TinyCNN()
+    x, y = images(model)
+    with pytest.raises(Unsupported, match="'pgd' supports Linf, not L2"):
+        registry.attacks.load("pgd")(model, x, y, ThreatModel("L2", 0.5), seed=0)
+
+
+def test_square_refuses_images_that_its_L2_patches_do_not_fit():
+    model, x, y = planted.Brightness(), torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    with pytest.raises(Unsupported, match="at least 5 x 5"):
+        registry.attacks.load("square")(model, x, y, ThreatModel("L2", 0.5), seed=0)
+
+
+def test_the_margin_loss_is_positive_where_the_class_is_wrong():
+    logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert margin_loss(logits, torch.tensor([0, 1])).tolist() == [-1.0, 2.0]
+
+
+# --- planted attacks
+
+
+def test_a_good_attack_passes():
+    check_attack(planted.good)
+
+
+@pytest.mark.parametrize(
+    ("attack", "sentence"),
+    [
+        (planted.idle, "broke 0 of 6 images"),
+        (planted.leaves_ball, "left the ball"),
+        (planted.trains, "changed the model's mode"),
+        (planted.forgets_seed, "different images under the same seed"),
+        (planted.unwrapped_nan, "NaN"),
+        (planted.unwrapped_cropped, "shape"),
+        (planted.unwrapped_reseeds, "moved the global random generators"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_bad_attack_is_caught(attack, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check_attack(attack)
+
+
+def test_leaving_the_box_is_caught():
+    x = torch.full((1, 1, 8, 8), 0.999)
+    with pytest.raises(AssertionError, match="left the box: pixels up to"):
+        _check_inside(x + 0.01, x, ThreatModel("Linf", 0.02), "planted")
+    with pytest.raises(AssertionError, match="left the box: pixels down to"):
+        _check_inside(x - 1.0, x, ThreatModel("Linf", 1.0), "planted")
+
+
+@pytest.mark.parametrize("attack", [planted.nan, planted.cropped], ids=lambda a: a.name)
+def test_what_is_no_batch_of_images_is_refused(attack):
+    model = TinyCNN()
+    x, y = images(model)
+    with pytest.raises(BrokenAttack, match="returned"):
+        attack(model, x, y, ThreatModel(), seed=0)
+
+
+def test_reseeding_is_fenced_in():
+    before = torch.get_rng_state()
+    check_attack(planted.reseeds)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_callers_images_and_model_are_left_alone():
+    model = TinyCNN()
+    x, y = images(model)
+    kept, weights = x.clone(), fingerprint_model(model)
+    planted.good(model, x, y, ThreatModel(), seed=0)
+    assert torch.equal(x, kept)
+    assert not x.requires_grad
+    assert fingerprint_model(model) == weights
