@@ -167,7 +167,7 @@ def _judge(oracle: Oracle, probe: Probe, candidate: Tensor | None, x: Tensor, y:
     if candidate is not None:
         judged = oracle.judge(final, y)
         prediction, broken = judged.prediction, ~judged.correct
-    returned = broken.clone()
+    returned = broken if candidate is None else broken.clone()  # nothing returned: what it met on the way counts
     harvest = ((probe.best_margin < 0) & ~broken).nonzero().flatten()
     if len(harvest):
         found = project(probe.best_query[harvest], x[harvest], threat)

@@ -65,16 +65,19 @@ class Results:
 
     @property
     def claimed(self) -> tuple[StepResult, ...]:
-        """The claimed attacks that ran whole. One that crashed on any image measures nothing."""
-        whole = (r for r in self.steps if r.done and not r.messages and not r.errors.any())
-        return tuple(r for r in whole if r.step.suite == "claimed")
+        """The claimed attacks that have run on all their images; one that crashed on every image measures nothing."""
+        ran = (r for r in self.steps if r.done and (r.attacked & ~r.errors).any())
+        return tuple(r for r in ran if r.step.suite == "claimed")
 
     @property
     def survives_claimed(self) -> Bools:
-        """Correct, and returned unbroken by each attack the claim was made with (harvested images do not count)."""
+        """Correct, and returned unbroken by each attack the claim was made with (harvested images do not count).
+
+        An image on which one of them crashed did not survive it: nobody knows.
+        """
         alive = self.correct.copy()
         for result in self.claimed:
-            alive &= ~result.returned
+            alive &= ~result.returned & ~result.errors
         return alive
 
     @property

@@ -78,12 +78,10 @@ def linear_problem(
     for _ in range(100):
         own, other = torch.rand(64, classes, generator=dice).topk(2).indices.T
         reach, noise = torch.rand(64, generator=dice), torch.rand(64, weight.shape[1], generator=dice)
-        start = 0.5 + 0.04 * weight[own].sign() + 0.02 * (noise - 0.5)
-        normal = weight[own] - weight[other]
-        along = ((0.1 + 0.1 * reach) * normal.abs().amax(1) - ((start - 0.5) * normal).sum(1)) / (
-            normal * weight[other].sign()
-        ).sum(1)
-        flat = start + along[:, None] * weight[other].sign()
+        start = 0.04 * weight[own].sign() + 0.02 * (noise - 0.5)
+        normal, toward = weight[own] - weight[other], weight[other].sign()
+        excess = (start * normal).sum(1) - (0.1 + 0.1 * reach) * normal.abs().amax(1)
+        flat = 0.5 + start - (excess / (toward * normal).sum(1))[:, None] * toward
         x = flat.view(-1, channels, size, size)
         top = model(x).detach().topk(min(3, classes)).values
         single = (top[:, 0] - top[:, -1] >= 1.5 * (top[:, 0] - top[:, 1])) | (classes == 2)
@@ -169,9 +167,8 @@ def _check_inside(candidate: Tensor, x: Tensor, threat: ThreatModel, name: str) 
     """The attack's own return, before any projection. NaN fails every comparison."""
     reach = float(distance(candidate, x, threat.norm).max()) / threat.eps
     assert reach <= OVERSTEP, f"{name} left the ball: it moved {reach:.4f} times eps"
-    low, high = threat.bounds
-    assert low <= float(candidate.min()), f"{name} left the box: pixels down to {float(candidate.min())}"
-    assert float(candidate.max()) <= high, f"{name} left the box: pixels up to {float(candidate.max())}"
+    assert threat.bounds[0] <= float(candidate.min()), f"{name} left the box: pixels down to {float(candidate.min())}"
+    assert float(candidate.max()) <= threat.bounds[1], f"{name} left the box: pixels up to {float(candidate.max())}"
 
 
 def _randomness() -> tuple[bytes, str, str]:

@@ -53,18 +53,15 @@ def _compare(claim: Claim, results: Results) -> tuple[bool, bool, str]:
     adaptive = estimate(int(worst.sum()), n)
     where = f"n = {n}, {results.plan.threat}"
     if claim.basis == "measured":
-        standing, outlived = results.survives_claimed, results.correct.copy()
-        for result in results.steps:  # an image counts against the claim only where every claimed attack has spoken
-            if result.step.suite == "claimed":
-                fallen = result.broken if result.messages else result.returned  # a crashed attack returned nothing
-                outlived &= result.attacked & ~result.errors & ~fallen
-        low, _ = clopper_pearson(int(np.sum(outlived & ~worst)), n)
+        standing = results.survives_claimed
+        complete = len(results.claimed) == sum(r.step.suite == "claimed" for r in results.steps)
+        low, _ = clopper_pearson(int(np.sum(standing & ~worst)), n)
         _, high = clopper_pearson(int(np.sum(standing & ~(worst & ~unknown))), n)
         numbers = (
             f"the claimed attacks leave {estimate(int(standing.sum()), n)} robust accuracy, "
             f"the worst case over all attacks {adaptive} ({where})"
         )
-        return low > claim.tolerance, high <= claim.tolerance, numbers
+        return complete and low > claim.tolerance, high <= claim.tolerance, numbers
     floor = claim.robust_acc - claim.tolerance
     unseen = results.prediction < 0  # the clean pass has not come to these images
     lenient, strict = estimate(int((worst | unseen).sum()), n), estimate(int((worst & ~unknown).sum()), n)

@@ -302,7 +302,7 @@ def test_a_claimed_attack_that_has_not_run_everywhere_cannot_be_shown_too_weak()
 
 def test_a_claimed_attack_that_crashed_cannot_be_shown_too_weak():
     # on 600 images it crashed; 250 of them were harvested on the way, the rest a later attack broke
-    crashed = claimed("pgd-20", mask((0, 250)), returned=NONE, errors=mask((250, 600)), messages=("RuntimeError",))
+    crashed = claimed("pgd-20", mask((0, 250)), errors=mask((250, 600)), messages=("RuntimeError",))
     results = built(claimed("fgsm"), crashed, ran("apgd-margin", mask((250, 600))))
     assert results.unknown.sum() == 0
     assert judge_claim(MEASURED, results, CLEAR).outcome != "refuted"
@@ -312,11 +312,12 @@ def test_a_claimed_attack_that_crashed_cannot_be_shown_too_weak():
 
 
 def test_a_claimed_attack_that_crashed_or_is_unfinished_measures_nothing():
-    crashed = claimed("bim-20", errors=mask((0, 5)), messages=("RuntimeError",))
-    harvested = claimed("pgd-20", mask((0, 900)), returned=NONE, messages=("RuntimeError",))
-    results = built(claimed("fgsm"), crashed, harvested, claimed("pgd-100", done=False), ran("square"))
-    assert [r.step.name for r in results.claimed] == ["fgsm"]
-    assert results.survives_claimed.sum() == 900
+    crashed = claimed("bim-20", errors=mask((0, 900)), attacked=mask((0, 900)), messages=("RuntimeError",))
+    partly = claimed("pgd-20", mask((0, 100)), errors=mask((100, 105)), messages=("RuntimeError",))
+    results = built(claimed("fgsm"), crashed, partly, claimed("pgd-100", done=False), ran("square", mask((200, 900))))
+    assert [r.step.name for r in results.claimed] == ["fgsm", "pgd-20"]
+    assert results.survives_claimed.sum() == 795  # what crashed did not survive: nobody knows
+    assert judge_claim(MEASURED, results, CLEAR).outcome == "inconclusive"
 
 
 # each diagnosis
