@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapters.memory import Memory
 from audit.geometry import contains
 from audit.rng import Stream
 from audit.types import ThreatModel
@@ -41,8 +42,7 @@ class _Replay(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, probe: Probe, owner: Tensor) -> Tensor:
         ctx.probe = probe
         ctx.save_for_backward(queries, owner)
-        assert probe.last_logits is not None
-        return probe.last_logits[owner]
+        return probe.memory.recall(owner)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
@@ -81,13 +81,8 @@ class Probe(nn.Module):
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
         self.retired = torch.zeros(n, dtype=torch.bool, device=x.device)
-        self.best_query = x.clone()
         self.best_margin = torch.full((n,), float("inf"), device=x.device)
-        self.last_logits: Tensor | None = None
-        self._last_query, self._last_known = x.clone(), torch.zeros(n, dtype=torch.bool, device=x.device)
-        self._last_grad, self._grad_known = torch.zeros_like(x), torch.zeros_like(self._last_known)
-        self._last_upstream: Tensor | None = None
-        self._best_logits: Tensor | None = None
+        self.memory = Memory(x)
         self._identity = torch.arange(n, device=x.device)
         self._last_owner = self._identity
         self._loss = torch.full((n,), float("nan"), device=x.device)
@@ -96,11 +91,16 @@ class Probe(nn.Module):
         self.trace: list[tuple[float, float, float, float, float]] = []
         self.eval()
 
+    @property
+    def best_query(self) -> Tensor:
+        """The in-ball query with the smallest margin of each image, or the image itself: (n, c, h, w)."""
+        return self.memory.best_query
+
     def forward(self, queries: Tensor) -> Tensor:
         rows = queries.detach()
         owner, inside = self._locate(rows)
         skip = self.retired[owner] if self._stop_early else torch.zeros_like(inside)
-        same = self._unchanged(rows, owner) & ~skip
+        same = self.memory.knows(rows, owner) & ~skip if self._replay else torch.zeros_like(skip)
         live = ~(skip | same)
         logits = self._answer(queries, owner, skip, same, live)
         self._observe(rows, logits.detach(), owner, inside, live)
@@ -126,35 +126,14 @@ class Probe(nn.Module):
             inside = torch.zeros_like(inside)  # balls overlap: the owner is a guess, so the row proves nothing
         return owner, inside
 
-    def _unchanged(self, rows: Tensor, owner: Tensor) -> Tensor:
-        """Which rows ask the image's previous question, or its best one, again.
-
-        Random search proposes its best point whenever a patch already has the drawn sign; that memory is moved to
-        the "previous" slot, from which all answers come.
-        """
-        repeated = len(owner) != len(torch.unique(owner))
-        if not self._replay or repeated or self.last_logits is None or self._best_logits is None:
-            return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
-        last = self._last_known[owner] & self._holds(rows, owner)
-        known = self.best_margin[owner] < float("inf")
-        best = known & ~last & (rows == self.best_query[owner]).flatten(1).all(1)
-        who = owner[best]
-        self.last_logits[who], self._last_query[who] = self._best_logits[who], self.best_query[who]
-        self._last_known[who], self._grad_known[who] = True, False
-        return last | best
-
-    def _holds(self, rows: Tensor, owner: Tensor) -> Tensor:
-        """Where the "previous" slot still holds these very rows. A backward pass may come after a later question."""
-        return (rows == self._last_query[owner]).flatten(1).all(1)
-
     # --- answering
 
     def _answer(self, queries: Tensor, owner: Tensor, skip: Tensor, same: Tensor, live: Tensor) -> Tensor:
         if bool(live.all()):
             return self._query(queries, owner)
-        assert self.last_logits is not None
+        logits = self.memory.recall(owner)
         # The zero term keeps the result attached to the graph even when nothing is computed.
-        logits = self.last_logits[owner] + 0 * queries.flatten(1)[:, :1].to(self.last_logits.dtype)
+        logits = logits + 0 * queries.flatten(1)[:, :1].to(logits.dtype)
         for mask, answer in ((live, self._query), (same, self._remembered)):
             index = mask.nonzero().flatten()
             if len(index):
@@ -172,51 +151,27 @@ class Probe(nn.Module):
         with self._stream:
             logits: Tensor = self.model(queries)
         self.forwards += torch.bincount(owner, minlength=len(self._x)).cpu()
-        self._remember(queries.detach(), logits.detach(), owner)
+        self.memory.store(queries.detach(), logits.detach(), owner)
         if watched and logits.requires_grad:
             rows = queries.detach().clone()
-            logits.register_hook(lambda grad: self._remember_upstream(grad, owner, rows))
-            queries.register_hook(lambda grad: self._remember_gradient(grad, owner, rows))
+            logits.register_hook(lambda grad: self.memory.store_upstream(grad.detach(), rows, owner))
+            queries.register_hook(lambda grad: self._differentiated(grad.detach(), rows, owner))
         return logits
 
-    def _remember(self, rows: Tensor, logits: Tensor, owner: Tensor) -> None:
-        if self.last_logits is None:
-            self.last_logits = logits.new_zeros(len(self._x), logits.shape[1])
-            self._last_upstream = torch.zeros_like(self.last_logits)
-            self._best_logits = torch.zeros_like(self.last_logits)
-        self.last_logits[owner] = logits
-        self._last_query[owner] = rows.to(self._last_query.dtype)
-        once = len(owner) == len(torch.unique(owner))  # several draws of one image: no single last query
-        self._last_known[owner] = once
-        self._grad_known[owner] = False
-
-    def _remember_upstream(self, grad: Tensor, owner: Tensor, rows: Tensor) -> None:
-        assert self._last_upstream is not None
-        held = self._holds(rows, owner)
-        self._last_upstream[owner[held]] = grad.detach()[held]
-
-    def _remember_gradient(self, grad: Tensor, owner: Tensor, rows: Tensor) -> None:
-        grad = grad.detach()
+    def _differentiated(self, gradient: Tensor, rows: Tensor, owner: Tensor) -> None:
         self.backwards += torch.bincount(owner, minlength=len(self._x)).cpu()
-        self._norm[owner] = grad.flatten(1).norm(dim=1).float()
-        held = self._holds(rows, owner)
-        owner, grad = owner[held], grad[held]
-        self._last_grad[owner] = grad
-        self._grad_known[owner] = self._last_known[owner]
+        self._norm[owner] = gradient.flatten(1).norm(dim=1).float()
+        self.memory.store_gradient(gradient, rows, owner)
 
     def replayed_gradient(self, queries: Tensor, owner: Tensor, upstream: Tensor) -> Tensor:
         """The gradient of remembered queries (m, c, h, w) for `upstream` (m, k), computed only where it is new."""
-        assert self._last_upstream is not None
-        answer = torch.zeros_like(queries)
-        asked = (upstream != 0).any(1)
-        known = self._grad_known[owner] & (upstream == self._last_upstream[owner]).all(1) & self._holds(queries, owner)
-        answer[known] = self._last_grad[owner[known]]
-        fresh = (asked & ~known).nonzero().flatten()
+        answer, missing = self.memory.gradient(queries, owner, upstream)
+        fresh = missing.nonzero().flatten()
         if len(fresh):
             again = queries[fresh].detach().requires_grad_()
             with torch.enable_grad():
                 answer[fresh] = torch.autograd.grad(self._query(again, owner[fresh]), again, upstream[fresh])[0]
-        self._norm[owner[~asked]] = 0.0
+        self._norm[owner[(upstream == 0).all(1)]] = 0.0
         return answer
 
     # --- watching
@@ -235,9 +190,7 @@ class Probe(nn.Module):
         better = inside & (margin < self.best_margin[owner])  # false for NaN
         index = _lowest_per_owner(owner, margin, better.nonzero().flatten())
         who = owner[index]
-        self.best_query[who] = rows[index].to(self.best_query.dtype)
-        if self._best_logits is not None:
-            self._best_logits[who] = logits[index]
+        self.memory.store_best(rows[index], logits[index], who)
         self.best_margin[who] = margin[index]
         self._record()
         if self._stop_early:
