@@ -200,5 +200,5 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     """A plain table of strings."""
     result = Table(*columns, title=title, title_justify="left", box=None, header_style="bold")
     for row in rows:
-        result.add_row(*(str(cell) for cell in row))
+        result.add_row(*(Text(str(cell)) for cell in row))  # Text: brackets are not markup
     return result

@@ -1,7 +1,7 @@
 """Runs the units of a plan that the ledger lacks, and nothing else.
 
 In a unit: adapters -> probe -> attack -> projection -> Oracle -> ledger. The only `except Exception` of the project
-is here, at the unit's boundary: a crash becomes `error` on the images it hit, and an error is never robustness.
+that goes on is here, at the unit's boundary: a crash becomes `error` on the images it hit, and is never robustness.
 """
 
 from __future__ import annotations

@@ -110,12 +110,12 @@ def get_suite(name: str) -> Suite:
 def override(
     steps: Iterable[Step], settings: Iterable[str], options: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Step, ...]:
-    """Apply `--set step.param=value` to the steps.
+    """The steps with every option filled in, after applying `--set step.param=value`.
 
     options: each attack's options with their defaults. Raises BadInput for a step, an option or a type that the
     suite does not have.
     """
-    changed = {step.name: step for step in steps}
+    changed = {step.name: replace(step, params={**options[step.attack], **step.params}) for step in steps}
     for setting in settings:
         target, equals, text = setting.partition("=")
         name, dot, option = target.partition(".")

@@ -27,7 +27,8 @@ def judge_claim(claim: Claim | None, results: Results, diagnoses: Sequence[Diagn
         return Verdict("inconclusive", (reason,), unknown)
     refuted, compatible, numbers = _compare(claim, results)
     blockers = [d for d in diagnoses if d.blocking and d.status in ("flagged", "not_measured")]
-    if refuted:
+    intact = not any(d.name == "run_integrity" and d.status == "flagged" for d in diagnoses)
+    if refuted and intact:
         return Verdict("refuted", (f"Refuted: {numbers}", *_causes(diagnoses)), unknown)
     obstacles = [f"{d.name}: {d.sentence}" if d.status == "flagged" else f"{d.name} was not measured" for d in blockers]
     if results.missing:

@@ -49,7 +49,8 @@ def libraries(prepared: runner.Prepared) -> list[tuple[str, int, float]]:
         threat = plan.threat if step.eps is None else ThreatModel(plan.threat.norm, step.eps)
         counter, started = Counter(adapt(target.model, step.adapters)), time.perf_counter()
         attack = registry.attacks.load(step.attack)
-        for x, y in zip(target.x.split(plan.shard_size), target.y.split(plan.shard_size), strict=True):
+        images, labels = target.x[: step.limit], target.y[: step.limit]
+        for x, y in zip(images.split(plan.shard_size), labels.split(plan.shard_size), strict=True):
             attack(counter, x, y, threat, seed=plan.seed, **step.params)
         rows.append((step.name, counter.forwards + counter.backwards, time.perf_counter() - started))
         print(f"  library {step.name:12} {rows[-1][1]:>10,} passes {rows[-1][2]:8.1f} s", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -94,11 +95,14 @@ def test_override_changes_that_option_alone(settings, number, params):
     changed = override(STEPS, settings, OPTIONS)
     assert changed[number].params == params
     assert [type(v) for v in changed[number].params.values()] == [type(v) for v in params.values()]
-    assert [s for i, s in enumerate(changed) if i != number] == [s for i, s in enumerate(STEPS) if i != number]
+    untouched = override(STEPS, [], OPTIONS)
+    assert [s for i, s in enumerate(changed) if i != number] == [s for i, s in enumerate(untouched) if i != number]
 
 
-def test_override_by_nothing_changes_nothing():
-    assert override(STEPS, [], OPTIONS) == STEPS
+def test_override_by_nothing_fills_in_the_defaults_and_changes_nothing_else():
+    for before, after in zip(STEPS, override(STEPS, [], OPTIONS), strict=True):
+        assert after.params == {**OPTIONS[before.attack], **before.params}
+        assert replace(after, params=before.params) == before
 
 
 @pytest.mark.parametrize(
