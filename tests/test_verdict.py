@@ -47,8 +47,9 @@ def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None
     step = Step(name, "pgd", suite, scope)
     attacked = mask((0, 900), n=n) if attacked is None else attacked
     returned = broken if returned is None else returned
-    alive = mask((0, 900), n=n) & ~broken
-    return StepResult(step, attacked, broken, returned, errors, alive, 1, 1, 0.0, messages, (), done)
+    own = (mask((0, 900), n=n) & ~broken).astype(np.float32)
+    views = {"returned": (mask((0, 900), n=n) & ~returned).astype(np.float32)}
+    return StepResult(step, attacked, broken, returned, errors, own, own, views, 1, 1, 0.0, messages, (), done)
 
 
 def claimed(name="pgd-20", broken=NONE, **changes) -> StepResult:
@@ -67,7 +68,9 @@ def built(*steps: StepResult, missing=0, checks=CHECKS, profile=None, expected=0
     plan = Plan(identity, tuple(s.step for s in steps), {**PROFILE, **(profile or {})})
     label = np.zeros(N, np.int64)
     seen = np.where(mask((0, 900)), 0, 1) if prediction is None else prediction
-    return Results(plan, seen == label, label, seen, np.zeros((N, 10), np.float32), steps, missing, checks)
+    right = seen == label
+    logits = np.zeros((N, 10), np.float32)
+    return Results(plan, right, right.astype(np.float32), right, label, seen, logits, steps, missing, checks)
 
 
 def typed(robust: float, basis="typed", tolerance=0.02) -> Claim:
