@@ -19,18 +19,21 @@ from audit.device import find_device
 from audit.engine import LocalEngine, Target, Watcher
 from audit.errors import BadInput, BadModel, CannotWrite, Unsupported
 from audit.gallery import write_gallery
-from audit.gates import fingerprint_model, forward_mismatch, profile
+from audit.gates import fingerprint_model, forward_mismatch, profile, staged
 from audit.ledger import Arrays, Ledger, write_json
+from audit.oracle import draws_for
 from audit.plan import Plan, Unit, match, read_plan
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
-from audit.suites import get_suite, override, resolve_temperature
+from audit.rules import Nature, fit
+from audit.suites import override, resolve_temperature, steps_for
 from audit.summary import Audit, load_run
 from audit.types import Claim, Step, ThreatModel, parse_eps
 from audit.verify import verify_images
 from audit.versions import versions
 
 FORWARD_SAMPLE = 100
+STOCHASTIC_N = 250  # twenty draws of each of twenty looks make an image about as dear as the rest of a suite
 
 
 class Silent:
@@ -63,22 +66,27 @@ def prepare(
     threat = ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
     if batch_size < 1:
         raise BadInput(f"--batch-size is {batch_size}, expected at least 1")
-    chosen = get_suite(suite)
+    chosen = steps_for(suite, defense)
     known: Defense = registry.defenses.load(defense)
-    images = _images(dataset, data, data_dir, download).first(n)
+    images = _images(dataset, data, data_dir, download)
+    few = min(STOCHASTIC_N, len(images.x)) if "stochastic" in known.traits else None
+    images = images.first(few if n is None else n)
     place = find_device(device)
     checkpoint = known.checkpoint(dataset, weights)
     model = known.load(checkpoint).to(place)
     _check_channels(checkpoint, images)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
-    options = {step.attack: registry.attacks.load(step.attack).defaults for step in chosen.steps}
-    steps = _supported(override(chosen.steps, settings, options), threat)
     seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
+    nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
+    fitted = fit(chosen, nature)
+    options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
+    steps = _supported(override(fitted, settings, options), threat)
     claims = _claims(known, dataset, checkpoint, threat)
     stated = _stated(claims, claim_robust, claim_attack, known, dataset, checkpoint, threat)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
         "weights_sha256": checkpoint.sha256, "traits": sorted(known.traits), "dataset_digest": images.digest,
+        "staged": nature.staged, "draws": draws_for(len(images.x)) if nature.stochastic else 1,
         "n": len(images.x), "norm": threat.norm, "eps": threat.eps, "seed": seed, "suite": suite,
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
         "expected_clean_acc": checkpoint.measured.get("clean_accuracy"), "claim": asdict(stated) if stated else None,
