@@ -116,7 +116,8 @@ class Results:
         """
         if self.plan.draws == 1:
             return self.survives_claimed.astype(np.float32)
-        return min((r.views["returned"] for r in self.claimed), key=lambda p: float(p.mean()), default=self.p_clean)
+        found = [r.views.get("returned", r.p_own) for r in self.claimed]
+        return min(found, key=lambda p: float(p.mean()), default=self.p_clean)
 
     def p_route(self, *, transfers: bool) -> Floats | None:
         """P(correct) over the steps of one route alone, end to end or by transfer; None when none was done."""

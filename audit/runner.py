@@ -16,6 +16,7 @@ import torch
 from audit import __version__, registry
 from audit.datasets import Dataset, load_path
 from audit.device import find_device
+from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
 from audit.errors import BadInput, BadModel, CannotWrite, Unsupported
 from audit.gallery import write_gallery
@@ -31,8 +32,8 @@ from audit.summary import Audit, load_run
 from audit.types import Claim, Step, ThreatModel, parse_eps
 from audit.verify import verify_images
 from audit.versions import versions
+from audit.weakened import weakened
 
-FORWARD_SAMPLE = 100
 STOCHASTIC_N = 250  # twenty draws of each of twenty looks make an image about as dear as the rest of a suite
 
 
@@ -57,7 +58,8 @@ def prepare(
     defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: Path | None = None,
     data_dir: Path | None = None, download: bool = False, weights: Path | None = None, n: int | None = None,
     seed: int = 0, eps: float | str = "8/255", norm: str = "Linf", device: str = "auto", batch_size: int = 250,
-    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed", command: str = "",
+    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed",
+    claim_clean: float | None = None, command: str = "",
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
@@ -80,16 +82,18 @@ def prepare(
     nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
     fitted = fit(chosen, nature)
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
-    steps = _supported(override(fitted, settings, options), threat)
-    claims = _claims(known, dataset, checkpoint, threat)
-    stated = _stated(claims, claim_robust, claim_attack, known, dataset, checkpoint, threat)
+    own, asked = override(fitted, (), options), override(fitted, settings, options)
+    steps = _supported(asked, threat)
+    claims = _claims(known, dataset, checkpoint, threat) if data is None else []
+    stated = _stated(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
         "weights_sha256": checkpoint.sha256, "traits": sorted(known.traits), "dataset_digest": images.digest,
         "staged": nature.staged, "draws": draws_for(len(images.x)) if nature.stochastic else 1,
         "n": len(images.x), "norm": threat.norm, "eps": threat.eps, "seed": seed, "suite": suite,
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
-        "expected_clean_acc": checkpoint.measured.get("clean_accuracy"), "claim": asdict(stated) if stated else None,
+        "weakened": weakened(own, steps, lambda step, params: registry.attacks.load(step.attack).cost(params)),
+        "expected_clean_acc": _expected(checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
         "code": __version__, "versions": versions(),
     }  # fmt: skip
     runtime = {
@@ -191,20 +195,28 @@ def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[Step, ...]:
 
 
 def _claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
-    """The paper's claims that speak of this very data set, network and threat."""
+    """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
     network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
     return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
 
 
 def _stated(
-    claims: list[Claim], typed: float | None, attack: str, known: Defense, dataset: str, checkpoint: Checkpoint,
-    threat: ThreatModel,
+    claims: list[Claim], typed: float | None, attack: str, clean: float | None, known: Defense, dataset: str,
+    checkpoint: Checkpoint, threat: ThreatModel,
 ) -> Claim | None:  # fmt: skip
     """A typed claim wins; then the paper's lowest for this model; None leaves the claim to be measured."""
     if typed is not None:
         network = str(checkpoint.architecture.get("name", "unknown"))
-        return Claim(known.name, dataset, network, threat, attack, typed, "typed", basis="typed")
+        return Claim(known.name, dataset, network, threat, attack, typed, "typed", clean, basis="typed")
     return min(claims, key=lambda c: c.robust_acc, default=None)
+
+
+def _expected(checkpoint: Checkpoint, typed: float | None) -> float | None:
+    """The clean accuracy to hold the model against: typed, else recorded after training. Raises BadInput."""
+    if typed is not None and not 0 <= typed <= 1:
+        raise BadInput(f"--claim-clean is {typed}, expected a fraction in [0,1]; type 0.91 for 91 %")
+    recorded: float | None = checkpoint.measured.get("clean_accuracy")
+    return recorded if typed is None else typed
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,8 +35,14 @@ def clopper_pearson(successes: float, n: int, confidence: float = CONFIDENCE) ->
 
 def estimate(correct: float, n: int) -> Estimate:
     """`correct` of `n` as an accuracy with its 95 % interval."""
-    correct = min(max(correct, 0), n)
+    correct = min(max(float(correct), 0.0), n)
+    correct = int(correct) if correct.is_integer() else correct
     return Estimate(correct, n, correct / n if n else 0.0, clopper_pearson(correct, n))
+
+
+def total(shares: Floats) -> float:
+    """The sum of shares (n,) in float64."""
+    return float(np.sum(shares, dtype=np.float64))
 
 
 def paired_interval(first: Floats, second: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:

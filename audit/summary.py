@@ -8,11 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from audit.diagnoses import diagnose
 from audit.results import Results, StepResult, read_results
-from audit.stats import estimate
+from audit.stats import estimate, total
 from audit.types import Claim, Diagnosis, Estimate, ThreatModel, Verdict, show_eps
-from audit.verdict import judge_claim
+from audit.verdict import judge_claim, proven, unknown_images
 
 SCHEMA_VERSION = 1
 
@@ -50,19 +52,40 @@ class Audit:
 
     @property
     def clean(self) -> Estimate:
-        return estimate(int(self.results.correct.sum()), len(self.results.correct))
+        """Over the images that the clean pass has come to; all of them, once the run is finished."""
+        return estimate(total(self.results.p_clean), self._seen)
+
+    @property
+    def _seen(self) -> int:
+        return int((self.results.prediction >= 0).sum())
 
     @property
     def claimed(self) -> Estimate | None:
-        """Worst case over the claimed attacks, by the images that they returned; None when none ran."""
+        """Worst case over the claimed attacks, by the images that they returned; None when none ran.
+
+        Images on which one of them crashed count as broken here: see `claimed_unknown`.
+        """
         if not self.results.claimed:
             return None
-        return estimate(int(self.results.survives_claimed.sum()), len(self.results.correct))
+        return estimate(total(self.results.p_claimed), self._seen)
+
+    @property
+    def claimed_unknown(self) -> int:
+        """Images that no claimed attack returned broken and on which one of them crashed."""
+        returned, failed = (np.zeros_like(self.results.correct) for _ in range(2))
+        for result in self.results.claimed:
+            returned, failed = returned | result.returned, failed | result.errors
+        return int((failed & ~returned).sum())
 
     @property
     def adaptive(self) -> Estimate:
         """Worst case per image over everything that ran. Images that are unknown count as surviving here."""
-        return estimate(int(self.results.survives_all.sum()), len(self.results.correct))
+        return estimate(total(proven(self.results, self.results.p_worst)), self._seen)
+
+    @property
+    def unknown(self) -> int:
+        """Images that nothing provably broke and on which an attack crashed, or whose broken image was rejected."""
+        return int(unknown_images(self.results).sum())
 
     def to_dict(self) -> dict[str, Any]:
         """The content of report.json, version 1 (schema: reports/schema/report-1.json)."""
@@ -86,8 +109,8 @@ class Audit:
             "claim": asdict(self.claim) if self.claim else None,
             "paper_claims": list(plan.runtime.get("paper_claims", [])),
             "clean": _estimate(self.clean),
-            "claimed": _estimate(self.claimed),
-            "adaptive": _estimate(self.adaptive),
+            "claimed": {**_estimate(self.claimed), "unknown": self.claimed_unknown},
+            "adaptive": {**_estimate(self.adaptive), "unknown": self.unknown},
             "attacks": [self._attack(result) for result in self.results.steps],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "verdict": asdict(self.verdict),
@@ -113,20 +136,22 @@ class Audit:
         }  # fmt: skip
 
     def _cumulative(self, result: StepResult) -> Estimate | None:
-        n = len(self.results.correct)
-        return None if result.step.scope == "control" else estimate(int(result.alive_after.sum()), n)
+        if result.step.scope == "control":
+            return None
+        return estimate(total(proven(self.results, result.p_after)), self._seen)
 
     def _counted(self, result: StepResult) -> tuple[Estimate | None, str]:
         """The figure of one attack and what it counts; None where it crashed, or attacked nothing."""
-        n = len(self.results.correct)
-        if result.step.scope == "survivors":
-            return self._cumulative(result), "cumulative"
+        kind = {"survivors": "cumulative", "all": "alone", "control": "control"}[result.step.scope]
         if result.errors.any() or not result.done:
-            return None, "alone" if result.step.scope == "all" else "control"
+            return None, kind
+        if result.step.scope == "survivors":
+            return self._cumulative(result), kind
         if result.step.scope == "all":
-            return estimate(int((self.results.correct & ~result.returned).sum()), n), "alone"
+            returned = result.views.get("returned")
+            return (None if returned is None else estimate(total(returned), self._seen)), kind
         left, attacked = int((result.attacked & ~result.broken).sum()), int(result.attacked.sum())
-        return (estimate(left, attacked) if attacked else None), "control"
+        return (estimate(left, attacked) if attacked else None), kind
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +159,7 @@ def _threat(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _estimate(value: Estimate | None) -> dict[str, Any]:
-    if value is None:
+    if value is None or not value.n:
         return {"accuracy": None, "interval": None, "n": None, "correct": None}
     return {
         "accuracy": value.accuracy,

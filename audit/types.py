@@ -102,6 +102,11 @@ class Estimate:
         return f"{self.accuracy:.1%} [{low:.1%}, {high:.1%}]"
 
 
+def bounded(word: str, figure: str, unknown: int) -> str:
+    """A figure that unknown images make a bound: `at most 9.5%, 3 unknown`. As it is when there are none."""
+    return f"{word} {figure}, {unknown} unknown" if unknown else figure
+
+
 @dataclass(frozen=True, slots=True)
 class AdapterSpec:
     """An adapter by name with its parameters, so that a step is plain data."""

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from audit.summary import Audit
 from reports import figures
-from reports.wording import claim_line, describe_params, fair, percent, reproduce, sentence
+from reports.wording import attack_figure, claim_line, describe_params, fair, headline, percent, reproduce, sentence
 
 
 def render_html(data: dict[str, Any], audit: Audit) -> str:
@@ -22,7 +22,12 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sentence": sentence, "percent": percent, "params": describe_params}
+    environment.filters |= {
+        "sentence": sentence,
+        "percent": percent,
+        "params": describe_params,
+        "figure": attack_figure,
+    }
     classes = list(audit.results.plan.runtime.get("classes", []))
     finished = not audit.results.missing
     drawings = {
@@ -33,6 +38,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
     return environment.get_template("report.html.j2").render(
         r=data,
         claim_line=claim_line(data),
+        headlines={key: headline(data, key) for key in ("clean", "claimed", "adaptive")},
         reproduce=reproduce(data),
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
         # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
