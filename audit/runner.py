@@ -78,7 +78,7 @@ def prepare(
     stated = _stated(claims, claim_robust, claim_attack, known, dataset, checkpoint, threat)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
-        "weights_sha256": checkpoint.sha256, "traits": sorted(known.traits), "dataset_digest": images.digest,
+        "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits), "dataset_digest": images.digest,
         "n": len(images.x), "norm": threat.norm, "eps": threat.eps, "seed": seed, "suite": suite,
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
         "expected_clean_acc": checkpoint.measured.get("clean_accuracy"), "claim": asdict(stated) if stated else None,
