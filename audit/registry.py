@@ -83,6 +83,7 @@ defenses: Registry[Any] = Registry(
         "super_fitting": "defenses.super_fitting:SUPER_FITTING",
         "undefended": "defenses.undefended:UNDEFENDED",
         "pgd_at": "defenses.pgd_at:PGD_AT",
+        "sim_adv": "defenses.sim_adv:SIM_ADV",
     },
 )
 attacks: Registry[Any] = Registry(

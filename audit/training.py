@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from torch import nn
+from torch import Tensor, nn
 
 from audit import __version__, registry
 from audit.datasets import Dataset
@@ -25,7 +25,8 @@ from audit.types import ThreatModel
 from audit.versions import versions
 from defenses.base import NetworkDefense, architecture_for
 from defenses.networks import build
-from defenses.training import Epoch, Recipe, Trainer
+from defenses.recipes import Epoch, Recipe
+from defenses.training import Trainer
 from defenses.weights import StoredCheckpoint, store
 
 MEASURED_EPS = 8 / 255
@@ -47,7 +48,8 @@ def adjusted(recipe: Recipe, *, epochs: int | None, images: int | None) -> Recip
         if value < 1:
             raise BadInput(f"--{key} is {value}, expected at least 1")
     suffix = "".join(f"-{key}{value}" for key, value in changes.items())
-    return replace(recipe, name=recipe.name + suffix, **changes)  # type: ignore[arg-type]
+    teacher = adjusted(recipe.teacher, epochs=epochs, images=images) if recipe.teacher else None
+    return replace(recipe, name=recipe.name + suffix, teacher=teacher, **changes)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -82,12 +84,37 @@ def train(
             f"training images have {len(data.classes)} classes, test images {len(test.classes)}; choose one --dataset"
         )
     name = f"{defense.name}-{data.name}-{recipe.name}"
-    architecture = architecture_for(recipe.network, recipe.width, data.name)
-    torch.manual_seed(seed)
-    network = build(architecture).to(device)
     x, y = torch.from_numpy(data.x).to(device), torch.from_numpy(data.y).to(device)
-    checkpoint = out / f"{name}.training.pt"
-    trainer = Trainer(network, recipe, x, y, seed=seed, checkpoint=checkpoint)
+    memory, leftovers = {}, [out / f"{name}.training.pt"]
+    if recipe.teacher is not None:
+        leftovers.append(out / f"{name}.teacher.training.pt")
+        teacher = _fit(recipe.teacher, data.name, x, y, test, seed=seed + 1, checkpoint=leftovers[1], progress=progress)
+        memory["teacher"] = _logits(teacher.network, teacher.x)
+    trainer = _fit(recipe, data.name, x, y, test, seed=seed, checkpoint=leftovers[0], progress=progress, memory=memory)
+    network = trainer.network
+    _write_table(out / f"{name}.csv", trainer.table)
+    manifest: dict[str, Any] = {
+        "defense": defense.name, "dataset": data.name, "recipe": recipe.describe(),
+        "architecture": architecture_for(recipe.network, recipe.width, data.name),
+        "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
+        "data_digest": data.digest, "measured": measure(network, test, device),
+    }  # fmt: skip
+    stored = store(out / f"{name}.safetensors", network, manifest)
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return stored
+
+
+def _fit(
+    recipe: Recipe, dataset: str, x: Tensor, y: Tensor, test: Dataset, *, seed: int, checkpoint: Path,
+    progress: Progress, memory: Mapping[str, Tensor] | None = None,
+) -> Trainer:  # fmt: skip
+    """A network of the recipe, trained to the end; the recipe's probe looks at the first images of `test`."""
+    torch.manual_seed(seed)
+    network = build(architecture_for(recipe.network, recipe.width, dataset)).to(x.device)
+    seen = test.first(min(MEASURED_IMAGES, len(test.x)))
+    sample = torch.from_numpy(seen.x).to(x.device), torch.from_numpy(seen.y).to(x.device)
+    trainer = Trainer(network, recipe, x, y, seed=seed, checkpoint=checkpoint, memory=memory, sample=sample)
 
     def beat(batch: int) -> None:
         progress(len(trainer.table), batch, trainer.batches, trainer.table)
@@ -95,15 +122,12 @@ def train(
     for row in trainer.epochs(beat):
         progress(row.epoch, 0, trainer.batches, trainer.table)
     network.eval()
-    _write_table(out / f"{name}.csv", trainer.table)
-    manifest: dict[str, Any] = {
-        "defense": defense.name, "dataset": data.name, "architecture": architecture, "recipe": recipe.describe(),
-        "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
-        "data_digest": data.digest, "measured": measure(network, test, device),
-    }  # fmt: skip
-    stored = store(out / f"{name}.safetensors", network, manifest)
-    checkpoint.unlink(missing_ok=True)
-    return stored
+    return trainer
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, x: Tensor) -> Tensor:
+    return torch.cat([network(part) for part in x.split(1000)])
 
 
 def measure(network: nn.Module, test: Dataset, device: torch.device) -> dict[str, Any]:
@@ -127,8 +151,7 @@ def measure(network: nn.Module, test: Dataset, device: torch.device) -> dict[str
 
 def _write_table(path: Path, table: list[Epoch]) -> None:
     if table:
-        names = list(asdict(table[0]))
-        lines = [",".join(names), *(",".join(f"{v:.6g}" for v in asdict(row).values()) for row in table)]
+        lines = [",".join(table[0].columns()), *(",".join(f"{v:.6g}" for v in row.columns().values()) for row in table)]
         write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from audit.errors import BadInput, BadWeights
 from audit.types import Claim
-from defenses.training import Recipe
+from defenses.recipes import Recipe
 from defenses.weights import StoredCheckpoint, inspect, load_network
 
 ZOO = Path(__file__).parent / "zoo"
