@@ -68,7 +68,12 @@ def test_a_cast_reaches_the_network_that_the_purifier_asks():
 def test_every_purifier_keeps_shape_type_and_box():
     network = TinyCNN(channels=3)
     x, _ = images(network, channels=3)
-    for purifier in (SignPurifier(network, 0.2), SignPurifier(network, 0.2, steps=3), CWPurifier(network, steps=5), Noise(0.5)):
+    for purifier in (
+        SignPurifier(network, 0.2),
+        SignPurifier(network, 0.2, steps=3),
+        CWPurifier(network, steps=5),
+        Noise(0.5),
+    ):
         for given in (x, torch.zeros_like(x), torch.ones_like(x)):
             found = purifier(given)
             assert (found.shape, found.dtype) == (x.shape, x.dtype)

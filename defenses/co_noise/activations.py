@@ -22,7 +22,8 @@ ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU)
 
 def node_difference(clean: Tensor, adversarial: Tensor) -> Tensor:
     """V_act of a node, Eq. 5: the 2-norm of the difference of an image's features, averaged over images. Scalar."""
-    return torch.linalg.vector_norm((clean - adversarial).flatten(1), dim=1).mean()
+    lengths: Tensor = torch.linalg.vector_norm((clean - adversarial).flatten(1), dim=1)
+    return lengths.mean()
 
 
 def channel_difference(clean: Tensor, adversarial: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ def feature_term(adversarial: Tensor, start: Tensor, alpha_3: float, chosen: Ten
 
 @dataclass(frozen=True)
 class Stable:
-    """"Ours-FD": smoothed cross-entropy on x + delta, plus gamma * Eq. 10, plus L_stable (Eq. 8) at `node`."""
+    """ "Ours-FD": smoothed cross-entropy on x + delta, plus gamma * Eq. 10, plus L_stable (Eq. 8) at `node`."""
 
     alpha_3: float = ALPHA_3
     node: str = "B"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from defenses.adversaries import BIM, FGSM, Adversary
-from defenses.recipes import Batch
+from defenses.adversaries import BIM, FGSM
+from defenses.recipes import Adversary, Batch
 
 HIGH = 0.8
 SAMPLE = 200

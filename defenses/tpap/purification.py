@@ -41,7 +41,9 @@ class SignPurifier(Asking):
             label = self.network(start).argmax(1)
         purified = start
         for _ in range(self.steps):
-            purified = within(purified + self.step_size * input_gradient(self.network, purified, label).sign(), start, self.xi)
+            purified = within(
+                purified + self.step_size * input_gradient(self.network, purified, label).sign(), start, self.xi
+            )
         return purified.detach()
 
     def unrolled(self, temperature: float) -> UnrolledPurifier:
