@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from defenses.adversaries import FGSM
 from defenses.co_noise.noise import AMPLITUDE
 from defenses.co_noise.objectives import FGSMMEP, FGSMRS, GAMMA, Induce, OnAdversarial, Stable, mep_buffers
 from defenses.recipes import Adversary, Objective, Recipe
@@ -38,6 +39,22 @@ RECIPES = {
         _mep("paper-fd", Stable(), 12, "Eq. 8, Table 2 and 5, Ours-FD"),
         _mep("paper-fd-16", Stable(), 16, "Eq. 8, Table 2 and 5, Ours-FD"),
         _mep("paper-induce", Induce(), 8, "Eq. 9, C_10%, Fig. 5"),
+        Recipe(
+            "small",
+            OnAdversarial(keep=1.0),
+            "middle_cnn",
+            0.5,
+            10,
+            "ours: FGSM training at eps 0.2, where a half-width MiddleCNN overfits within two epochs",
+            lr=0.1,
+            images=10_000,
+            optimizer="sgd",
+            decay="linear",
+            adversary=FGSM(0.2),
+            eps=0.2,
+            probe=overfitting_probe(0.2),
+            inference={"noise": "uniform", "amplitude": 0.2},
+        ),
         fast_training("paper-rs", OnAdversarial(keep=1.0), FGSMRS(16 / 255), 16 / 255, "Table 7, FGSM-RS"),
     )
 }

@@ -57,5 +57,21 @@ RECIPES = {
         fgsm_training("paper-12", plain(cross_entropy), 12 / 255, f"{PAPER}, Sec. 4.1.2, eps 12/255"),
         fgsm_training("paper-16", plain(cross_entropy), 16 / 255, f"{PAPER}, Table 3, eps 16/255"),
         fgsm_training("paper-star", BOTH_RADII, 8 / 255, f"{PAPER}, Table 2, TPAP*"),
+        Recipe(
+            "small",
+            plain(cross_entropy),
+            "middle_cnn",
+            0.5,
+            10,
+            "ours: Alg. 1 at eps 0.2, where a half-width MiddleCNN overfits to FGSM within two epochs",
+            lr=0.1,
+            images=10_000,
+            optimizer="sgd",
+            decay="linear",
+            adversary=FGSM(0.2),
+            eps=0.2,
+            probe=overfitting_probe(0.2),
+            inference={"purify": "fgsm", "xi": 0.1},
+        ),
     )
 }
