@@ -84,6 +84,9 @@ defenses: Registry[Any] = Registry(
         "undefended": "defenses.undefended:UNDEFENDED",
         "pgd_at": "defenses.pgd_at:PGD_AT",
         "sim_adv": "defenses.sim_adv:SIM_ADV",
+        "trades": "defenses.trades:TRADES",
+        "mart": "defenses.mart:MART",
+        "distillation": "defenses.distillation:DISTILLATION",
     },
 )
 attacks: Registry[Any] = Registry(
