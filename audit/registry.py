@@ -86,6 +86,9 @@ defenses: Registry[Any] = Registry(
         "sim_adv": "defenses.sim_adv:SIM_ADV",
         "tpap": "defenses.tpap:TPAP",
         "co_noise": "defenses.co_noise:CO_NOISE",
+        "trades": "defenses.trades:TRADES",
+        "mart": "defenses.mart:MART",
+        "distillation": "defenses.distillation:DISTILLATION",
     },
 )
 attacks: Registry[Any] = Registry(

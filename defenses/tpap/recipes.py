@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from defenses.adversaries import FGSM
+from defenses.mart import MARTLoss
 from defenses.recipes import Batch, Objective, Recipe, cross_entropy, plain
 from defenses.tpap.overfitting import overfitting_probe
+from defenses.trades import TRADESLoss
 
 PAPER = "Tang and Zhang, TPAP, CVPR 2024"
 PUBLIC = "public code tly18/TPAP 60f28f2"
@@ -57,6 +59,14 @@ RECIPES = {
         fgsm_training("paper-12", plain(cross_entropy), 12 / 255, f"{PAPER}, Sec. 4.1.2, eps 12/255"),
         fgsm_training("paper-16", plain(cross_entropy), 16 / 255, f"{PAPER}, Table 3, eps 16/255"),
         fgsm_training("paper-star", BOTH_RADII, 8 / 255, f"{PAPER}, Table 2, TPAP*"),
+        fgsm_training(
+            "paper-trades",
+            TRADESLoss(6.0),
+            12 / 255,
+            f"{PAPER}, Sec. 4.1.3, TPAP+TRADES; {PUBLIC}, its CIFAR-100 script",
+            epochs=150,
+        ),
+        fgsm_training("paper-mart", MARTLoss(5.0), 8 / 255, f"{PAPER}, Sec. 4.1.3, TPAP+MART"),
         Recipe(
             "small",
             plain(cross_entropy),
