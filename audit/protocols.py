@@ -27,6 +27,11 @@ class Checkpoint(Protocol):
         ...
 
     @property
+    def inference(self) -> Mapping[str, Any]:
+        """The parameters of the test-time part, all filled in: `{"purify": "fgsm", "xi": 0.0314}`; empty without one."""
+        ...
+
+    @property
     def measured(self) -> Mapping[str, Any]:
         """Numbers recorded after training; `clean_accuracy` is the one that the handshake uses."""
         ...

@@ -83,6 +83,12 @@ defenses: Registry[Any] = Registry(
         "super_fitting": "defenses.super_fitting:SUPER_FITTING",
         "undefended": "defenses.undefended:UNDEFENDED",
         "pgd_at": "defenses.pgd_at:PGD_AT",
+        "sim_adv": "defenses.sim_adv:SIM_ADV",
+        "tpap": "defenses.tpap:TPAP",
+        "co_noise": "defenses.co_noise:CO_NOISE",
+        "trades": "defenses.trades:TRADES",
+        "mart": "defenses.mart:MART",
+        "distillation": "defenses.distillation:DISTILLATION",
     },
 )
 attacks: Registry[Any] = Registry(

@@ -88,8 +88,9 @@ def prepare(
     stated = _stated(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
-        "weights_sha256": checkpoint.sha256, "traits": sorted(known.traits), "dataset_digest": images.digest,
+        "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits),
         "staged": nature.staged, "draws": draws_for(len(images.x)) if nature.stochastic else 1,
+        "dataset_digest": images.digest,
         "n": len(images.x), "norm": threat.norm, "eps": threat.eps, "seed": seed, "suite": suite,
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
         "weakened": weakened(own, steps, lambda step, params: registry.attacks.load(step.attack).cost(params)),

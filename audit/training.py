@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,22 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from torch import nn
+from torch import Tensor, nn
 
 from audit import __version__, registry
 from audit.datasets import Dataset
 from audit.errors import BadInput, UnknownName
 from audit.gates import profile
+from audit.grey import grey_box
 from audit.ledger import write_atomically
 from audit.oracle import Oracle
 from audit.registry import closest
-from audit.types import ThreatModel
+from audit.types import ThreatModel, show_eps
 from audit.versions import versions
 from defenses.base import NetworkDefense, architecture_for
 from defenses.networks import build
-from defenses.training import Epoch, Recipe, Trainer
+from defenses.recipes import Epoch, Recipe
+from defenses.training import Trainer
 from defenses.weights import StoredCheckpoint, store
 
 MEASURED_EPS = 8 / 255
@@ -47,7 +49,8 @@ def adjusted(recipe: Recipe, *, epochs: int | None, images: int | None) -> Recip
         if value < 1:
             raise BadInput(f"--{key} is {value}, expected at least 1")
     suffix = "".join(f"-{key}{value}" for key, value in changes.items())
-    return replace(recipe, name=recipe.name + suffix, **changes)  # type: ignore[arg-type]
+    teacher = adjusted(recipe.teacher, epochs=epochs, images=images) if recipe.teacher else None
+    return replace(recipe, name=recipe.name + suffix, teacher=teacher, **changes)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -82,12 +85,39 @@ def train(
             f"training images have {len(data.classes)} classes, test images {len(test.classes)}; choose one --dataset"
         )
     name = f"{defense.name}-{data.name}-{recipe.name}"
-    architecture = architecture_for(recipe.network, recipe.width, data.name)
-    torch.manual_seed(seed)
-    network = build(architecture).to(device)
     x, y = torch.from_numpy(data.x).to(device), torch.from_numpy(data.y).to(device)
-    checkpoint = out / f"{name}.training.pt"
-    trainer = Trainer(network, recipe, x, y, seed=seed, checkpoint=checkpoint)
+    memory, leftovers = {}, [out / f"{name}.training.pt"]
+    if recipe.teacher is not None:
+        leftovers.append(out / f"{name}.teacher.training.pt")
+        teacher = _fit(recipe.teacher, data.name, x, y, test, seed=seed + 1, checkpoint=leftovers[1], progress=progress)
+        memory["teacher"] = _logits(teacher.network, teacher.x)
+    trainer = _fit(recipe, data.name, x, y, test, seed=seed, checkpoint=leftovers[0], progress=progress, memory=memory)
+    network = trainer.network
+    _write_table(out / f"{name}.csv", trainer.table)
+    manifest: dict[str, Any] = {
+        "defense": defense.name, "dataset": data.name, "recipe": recipe.describe(),
+        "architecture": architecture_for(recipe.network, recipe.width, data.name),
+        "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
+        "data_digest": data.digest, "measured": measure(network, test, device),
+    }  # fmt: skip
+    if defense.wrap is not None:
+        manifest |= _staged(defense, recipe, network, test, manifest["measured"], device)
+    stored = store(out / f"{name}.safetensors", network, manifest)
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return stored
+
+
+def _fit(
+    recipe: Recipe, dataset: str, x: Tensor, y: Tensor, test: Dataset, *, seed: int, checkpoint: Path,
+    progress: Progress, memory: Mapping[str, Tensor] | None = None,
+) -> Trainer:  # fmt: skip
+    """A network of the recipe, trained to the end; the recipe's probe looks at the first images of `test`."""
+    torch.manual_seed(seed)
+    network = build(architecture_for(recipe.network, recipe.width, dataset)).to(x.device)
+    seen = test.first(min(MEASURED_IMAGES, len(test.x)))
+    sample = torch.from_numpy(seen.x).to(x.device), torch.from_numpy(seen.y).to(x.device)
+    trainer = Trainer(network, recipe, x, y, seed=seed, checkpoint=checkpoint, memory=memory, sample=sample)
 
     def beat(batch: int) -> None:
         progress(len(trainer.table), batch, trainer.batches, trainer.table)
@@ -95,15 +125,12 @@ def train(
     for row in trainer.epochs(beat):
         progress(row.epoch, 0, trainer.batches, trainer.table)
     network.eval()
-    _write_table(out / f"{name}.csv", trainer.table)
-    manifest: dict[str, Any] = {
-        "defense": defense.name, "dataset": data.name, "architecture": architecture, "recipe": recipe.describe(),
-        "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
-        "data_digest": data.digest, "measured": measure(network, test, device),
-    }  # fmt: skip
-    stored = store(out / f"{name}.safetensors", network, manifest)
-    checkpoint.unlink(missing_ok=True)
-    return stored
+    return trainer
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, x: Tensor) -> Tensor:
+    return torch.cat([network(part) for part in x.split(1000)])
 
 
 def measure(network: nn.Module, test: Dataset, device: torch.device) -> dict[str, Any]:
@@ -125,16 +152,40 @@ def measure(network: nn.Module, test: Dataset, device: torch.device) -> dict[str
     }  # fmt: skip
 
 
+def _staged(
+    defense: NetworkDefense, recipe: Recipe, network: nn.Module, test: Dataset, bare: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """For a defense with a test-time part: its parameters, and the accuracies of the deployed module.
+
+    `measured.clean_accuracy` becomes that of the deployed module. `measured.meant_for_eps` is the radius that the
+    recipe trains against, and `measured.grey` holds one row for it, one for half of it and one for 8/255. The rest of
+    `measured` stays that of the bare network.
+    """
+    inference = {**defense.inference, **(recipe.inference or {})}
+    deployed, shown = defense.deploy(network, inference), test.first(min(MEASURED_IMAGES, len(test.x)))
+    eps = recipe.eps or MEASURED_EPS
+    grey = [grey_box(network, deployed, shown, eps=e, device=device) for e in sorted({MEASURED_EPS, eps / 2, eps})]
+    measured = {**bare, "clean_accuracy": grey[0]["deployed_clean"], "meant_for_eps": eps, "grey": grey}
+    return {"inference": inference, "measured": measured}
+
+
 def _write_table(path: Path, table: list[Epoch]) -> None:
     if table:
-        names = list(asdict(table[0]))
-        lines = [",".join(names), *(",".join(f"{v:.6g}" for v in asdict(row).values()) for row in table)]
+        lines = [",".join(table[0].columns()), *(",".join(f"{v:.6g}" for v in row.columns().values()) for row in table)]
         write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
 def summary(stored: StoredCheckpoint) -> str:
     """The numbers that `audit train` prints."""
     m = stored.measured
+    if "grey" in m:
+        g = next(row for row in m["grey"] if row["eps"] == m["meant_for_eps"])
+        return (
+            f"clean {g['deployed_clean']:.1%} ({g['network_clean']:.1%} without the test-time part), on PGD-20 images of "
+            f"the bare network (CE, eps {show_eps(g['eps'])}) {g['deployed_pgd_20']:.1%} ({g['network_pgd_20']:.1%} without) "
+            f"(n = {g['n']}, {m['images']})"
+        )
     return (
         f"clean {m['clean_accuracy']:.1%}, PGD-20 (CE, 8/255) {m['pgd_20_accuracy']:.1%}, CE gradient exactly zero on "
         f"{m['zero_gradient']:.1%} of the correct ones (n = {m['n']}, {m['images']})"

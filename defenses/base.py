@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from audit.errors import BadInput, BadWeights
 from audit.types import Claim
-from defenses.training import Recipe
+from defenses.recipes import Recipe
 from defenses.weights import StoredCheckpoint, inspect, load_network
 
 ZOO = Path(__file__).parent / "zoo"
@@ -36,7 +36,8 @@ class NetworkDefense:
     """Implements `audit.protocols.Defense` for checkpoints of the zoo and of `audit train`.
 
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
-    to assume for them.
+    to assume for them. wrap: (bare network, parameters) -> the deployed module, for a defense with a test-time part;
+    its parameters are those of the checkpoint's manifest (`inference`), and `inference` here where it has none.
     """
 
     name: str
@@ -46,6 +47,8 @@ class NetworkDefense:
     external: Mapping[str, tuple[Callable[[], Path], Mapping[str, Any]]] = field(default_factory=dict)
     traits: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
+    wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None
+    inference: Mapping[str, Any] = field(default_factory=dict)
 
     def checkpoint(self, dataset: str, weights: Path | None = None) -> StoredCheckpoint:
         """The weights to audit: `weights`, or those shipped for `dataset`.
@@ -69,10 +72,16 @@ class NetworkDefense:
             raise BadWeights(
                 f"{found.path} was trained on {found.dataset}, expected {dataset}; type --dataset {found.dataset}"
             )
-        return found
+        parameters = {**self.inference, **found.inference}
+        return replace(found, manifest={**found.manifest, "inference": parameters}) if parameters else found
 
     def load(self, checkpoint: StoredCheckpoint) -> nn.Module:
-        return load_network(checkpoint)
+        """The deployed module, in evaluation mode."""
+        return self.deploy(load_network(checkpoint), checkpoint.inference)
+
+    def deploy(self, network: nn.Module, parameters: Mapping[str, Any]) -> nn.Module:
+        """A bare network inside this defense's test-time part, if it has one."""
+        return network if self.wrap is None else self.wrap(network, {**self.inference, **parameters}).eval()
 
     def _assumed(self, dataset: str) -> Mapping[str, Any]:
         """For a bare state dict: the architecture of this defense's first recipe."""

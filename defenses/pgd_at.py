@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from audit import registry
 from audit.types import ThreatModel
 from defenses.base import NetworkDefense
-from defenses.training import Recipe, cross_entropy
+from defenses.recipes import Batch, Recipe, cross_entropy, plain
 
 EPS = 0.1
 
 
-def pgd_7(model: nn.Module, x: Tensor, y: Tensor, seed: int) -> Tensor:
+def pgd_7(batch: Batch) -> Tensor:
     """PGD on CE, 7 steps of eps/4 from a random start, eps = 0.1."""
     candidate: Tensor = registry.attacks.load("pgd")(
-        model, x, y, ThreatModel("Linf", EPS), seed=seed, steps=7, rel_stepsize=0.25
+        batch.network, batch.x, batch.y, ThreatModel("Linf", EPS), seed=batch.seed, steps=7, rel_stepsize=0.25
     )
     return candidate
 
 
 RECIPES = {
     "small": Recipe(
-        "small", cross_entropy, "middle_cnn", 0.25, 8, "Madry et al. 2018, Eq. 2.1, at eps 0.1 on a quarter-width network",
+        "small", plain(cross_entropy), "middle_cnn", 0.25, 8, "Madry et al. 2018, Eq. 2.1, at eps 0.1 on a quarter-width network",
         images=30_000, decay="linear", adversary=pgd_7, eps=EPS,
     )
 }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audit.errors import MissingDependency
 from defenses.base import NetworkDefense, architecture_for
-from defenses.training import Recipe, cross_entropy
+from defenses.recipes import Recipe, cross_entropy, plain
 
 
 def _bundled_resnet18() -> Path:
@@ -22,7 +22,7 @@ def _bundled_resnet18() -> Path:
 
 RECIPES = {
     "small": Recipe(
-        "small", cross_entropy, "middle_cnn", 0.5, 14, "ours: cross-entropy alone", images=20_000, decay="linear"
+        "small", plain(cross_entropy), "middle_cnn", 0.5, 14, "ours: cross-entropy alone", images=20_000, decay="linear"
     )
 }  # fmt: skip
 

@@ -11,16 +11,17 @@ import torch
 from audit.errors import BadInput, BadModel
 from audit.training import adjusted
 from defenses.networks import MiddleCNN
+from defenses.recipes import Recipe, cross_entropy, plain
 from defenses.super_fitting import RECIPES
 from defenses.super_fitting.losses import KAPPA, bounded_mucs, ce_mucs, mucs, runner_up_gap
-from defenses.training import Recipe, Trainer, cross_entropy
+from defenses.training import Trainer
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [2.0, 5.0, 4.0]])
 LABELS = torch.tensor([0, 2])
 
 
 def recipe(**changes) -> Recipe:
-    return Recipe("tiny", **{"loss": cross_entropy, "network": "middle_cnn", "width": 0.1, "epochs": 3, "source": "test",
+    return Recipe("tiny", **{"loss": plain(cross_entropy), "network": "middle_cnn", "width": 0.1, "epochs": 3, "source": "test",
                              "batch_size": 8, "decay": "linear", **changes})  # fmt: skip
 
 
@@ -88,16 +89,16 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         return logits.sum() * float("inf")
 
     with pytest.raises(BadModel, match="lower the learning rate"):
-        list(trainer(loss=diverge).epochs())
+        list(trainer(loss=plain(diverge)).epochs())
 
 
 def test_the_learning_rate_falls_to_zero_and_the_adversary_is_asked():
     asked = []
 
-    def nudge(model, x, y, seed):
-        assert not model.training
-        asked.append(seed)
-        return x
+    def nudge(batch):
+        assert not batch.network.training
+        asked.append(batch.seed)
+        return batch.x
 
     run = trainer(adversary=nudge)
     rates = [row.learning_rate for row in run.epochs()]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from audit.types import Claim, ThreatModel
 from defenses.base import NetworkDefense
+from defenses.recipes import Recipe, cross_entropy, plain
 from defenses.super_fitting.losses import bounded_mucs, ce_mucs, mucs
-from defenses.training import Recipe, cross_entropy
 
 PAPER = "Yang et al., arXiv 2205.02741"
 EPS = ThreatModel("Linf", 8 / 255)
@@ -18,7 +18,7 @@ EPS = ThreatModel("Linf", 8 / 255)
 def _paper(name: str, network: str, loss: str, epochs: int) -> Recipe:
     """Table 1: Adam, lr 1e-3, no augmentation, all training images. Its "iterations" are epochs (Sec. 3.1)."""
     losses = {"ce": cross_entropy, "mucs": mucs, "ce_mucs": ce_mucs}
-    return Recipe(name, losses[loss], network, 1.0, epochs, f"{PAPER}, Table 1")
+    return Recipe(name, plain(losses[loss]), network, 1.0, epochs, f"{PAPER}, Table 1")
 
 
 RECIPES = {
@@ -31,7 +31,7 @@ RECIPES = {
         _paper("paper-resnet18-ce", "resnet18", "ce", 30_000),
         _paper("paper-resnet18-mucs", "resnet18", "mucs", 3_000),
         Recipe(
-            "small", bounded_mucs, "middle_cnn", 0.5, 30,
+            "small", plain(bounded_mucs), "middle_cnn", 0.5, 30,
             "ours: CE + relu(150 + z_s - z_y), because Eq. 18 taken literally diverges at this size",
             images=20_000, decay="linear",
         ),

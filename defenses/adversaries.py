@@ -1,0 +1,107 @@
+"""Attacks to train against, as parts of a recipe: Batch -> images (b, c, h, w) in [0,1], at most eps from batch.x.
+
+They are local and small because defenses import no attack library; measurements use the registry's attacks.
+All maximise cross-entropy, take no gradient with respect to the weights, and return detached images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from defenses.recipes import Batch
+
+
+def input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the summed cross-entropy with respect to x (b, c, h, w)."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
+    return gradient
+
+
+def within(candidate: Tensor, x: Tensor, eps: float) -> Tensor:
+    """The nearest point of the Linf ball of radius eps around x and of the box [0,1]."""
+    return torch.min(torch.max(candidate, x - eps), x + eps).clamp(0, 1)
+
+
+def random_start(batch: Batch, radius: float) -> Tensor:
+    """A uniformly random point of the Linf ball of that radius around batch.x, in the box; drawn from batch.seed."""
+    dice = torch.Generator(batch.x.device).manual_seed(batch.seed)
+    noise = torch.rand(batch.x.shape, generator=dice, device=batch.x.device, dtype=batch.x.dtype)
+    return (batch.x + radius * (2 * noise - 1)).clamp(0, 1)
+
+
+def ascend(batch: Batch, start: Tensor, eps: float, step: float, steps: int) -> Tensor:
+    """`steps` steps of size `step` along the sign of the gradient, each projected to the ball and the box."""
+    x = start
+    for _ in range(steps):
+        x = within(x + step * input_gradient(batch.network, x, batch.y).sign(), batch.x, eps)
+    return x.detach()
+
+
+@dataclass(frozen=True)
+class FGSM:
+    """One step of eps (Goodfellow et al. 2015; SIM-Adv, Eq. 1-2).
+
+    own_label: step away from the label that the network predicts and not from the true one, as ATDA's public code
+    does (Kurakin et al. 2017 call the other choice label leaking).
+    """
+
+    eps: float
+    own_label: bool = False
+
+    def __call__(self, batch: Batch) -> Tensor:
+        y = batch.y
+        if self.own_label:
+            with torch.no_grad():
+                y = batch.network(batch.x).argmax(1)
+        return within(batch.x + self.eps * input_gradient(batch.network, batch.x, y).sign(), batch.x, self.eps)
+
+
+@dataclass(frozen=True)
+class RFGSM:
+    """R+FGSM: a random step of `first`, then one gradient step of eps - first (Tramèr et al. 2018, Eq. 7).
+
+    The random step is the sign of Gaussian noise, so every pixel moves by `first`.
+    """
+
+    eps: float
+    first: float
+
+    def __call__(self, batch: Batch) -> Tensor:
+        dice = torch.Generator(batch.x.device).manual_seed(batch.seed)
+        noise = torch.randn(batch.x.shape, generator=dice, device=batch.x.device)
+        start = (batch.x + self.first * noise.sign()).clamp(0, 1)
+        return ascend(batch, start, self.eps, self.eps - self.first, 1)
+
+
+@dataclass(frozen=True)
+class BIM:
+    """BIM(n1, n2): n2 steps of eps/n1 from the clean image (Kurakin et al. 2017; SIM-Adv, Eq. 3-4).
+
+    Eq. 3 clips each step to eps, which a step of eps/n1 never reaches; the whole perturbation is clipped here, as in
+    the cited paper and in CleverHans, since without it n2 > n1 would leave the ball that Sec. 2.1 demands.
+    """
+
+    eps: float
+    n1: int
+    n2: int
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return ascend(batch, batch.x, self.eps, self.eps / self.n1, self.n2)
+
+
+@dataclass(frozen=True)
+class Madry:
+    """Madry(n1, n2): BIM(n1, n2) from a uniformly random point of the ball (Madry et al. 2018; SIM-Adv, Sec. 2.1.2)."""
+
+    eps: float
+    n1: int
+    n2: int
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return ascend(batch, random_start(batch, self.eps), self.eps, self.eps / self.n1, self.n2)

@@ -1,0 +1,134 @@
+"""SIM-Adv, Free-Adv and ATDA against their equations, and the claims against Table 3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from defenses.adversaries import BIM
+from defenses.recipes import Batch
+from defenses.sim_adv import EPS, RECIPES, SIM_ADV, TABLE_3
+from defenses.sim_adv.atda import ATDALoss, coral, margin, mmd, moved_centres
+from defenses.sim_adv.free import FreeBuffers, FreeStep, free_images
+from defenses.sim_adv.ratio import rho
+from defenses.sim_adv.sim import SIM, sim_buffers
+
+
+def linear_batch(n=6) -> Batch:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    dice = torch.Generator().manual_seed(1)
+    x, y = torch.rand(n, 1, 4, 4, generator=dice), torch.randint(0, 3, (n,), generator=dice)
+    return Batch(network, x, y, torch.arange(n), 0, 0, 0, sim_buffers(x), x)
+
+
+def after_epochs(attack, batch, epochs) -> list[torch.Tensor]:
+    return [attack(replace(batch, epoch=epoch)) for epoch in range(epochs)]
+
+
+def distances(images, batch) -> list[float]:
+    return [float((image - batch.x).abs().max()) for image in images]
+
+
+def test_sim_images_grow_by_one_step_an_epoch_stay_in_the_ball_and_start_over_after_n2():
+    batch = linear_batch()
+    images = after_epochs(SIM(0.2, 4, 6), batch, 8)
+    expected = [0.05, 0.1, 0.15, 0.2, 0.2, 0.2, 0.05, 0.1]
+    assert distances(images, batch) == pytest.approx(expected, abs=1e-6)
+    assert all(0 <= float(image.min()) <= float(image.max()) <= 1 for image in images)
+    assert torch.equal(images[6], images[0])  # the network did not change, and the memory is forgotten
+
+
+def test_sim_over_n2_epochs_is_bim_where_the_network_does_not_change():
+    batch = linear_batch()
+    assert torch.equal(after_epochs(SIM(0.2, 4, 6), batch, 6)[-1], BIM(0.2, 4, 6)(batch))
+
+
+def test_equation_14_taken_literally_leaves_the_ball_but_not_the_box():
+    batch = linear_batch()
+    images = after_epochs(SIM(0.2, 4, 8, clip_total=False), batch, 8)
+    assert distances(images, batch)[-1] == pytest.approx(0.4, abs=1e-6)
+    assert 0 <= float(images[-1].min()) <= float(images[-1].max()) <= 1
+
+
+def test_sim_follows_each_image_by_its_row_and_one_that_missed_the_reset_starts_over():
+    whole = linear_batch()
+    half = replace(whole, x=whole.x[[4, 1]], y=whole.y[[4, 1]], rows=torch.tensor([4, 1]))
+    attack = SIM(0.2, 4, 2)
+    first = attack(whole)
+    assert torch.equal(attack(replace(half, epoch=1)), after_epochs(attack, linear_batch(), 2)[1][[4, 1]])
+    assert torch.equal(whole.memory["images"][0], first[0])
+    assert torch.equal(attack(replace(whole, epoch=3)), first)  # rows 0, 2, 3, 5 were left out of epoch 2 too
+
+
+def test_free_adv_steps_the_whole_radius_along_the_gradient_that_training_leaves():
+    batch = linear_batch()
+    batch.memory.update(FreeBuffers(8)(batch.x))
+    step = FreeStep(0.2)
+    expected = torch.zeros_like(batch.x)
+    for _ in range(3):
+        adv = free_images(batch)
+        assert torch.equal(adv.detach(), (batch.x + expected).clamp(0, 1))
+        nn.functional.cross_entropy(batch.network(adv), batch.y).backward()
+        step(replace(batch, adv=adv))
+        expected = (expected + 0.2 * adv.grad.sign()).clamp(-0.2, 0.2)
+    assert torch.equal(batch.memory["delta"], expected)
+    assert float(expected.abs().max()) == pytest.approx(0.2)
+
+
+def test_atda_terms_by_hand():
+    clean, adv = torch.tensor([[0.0, 2.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [3.0, 3.0]])
+    assert float(coral(clean, adv)) == pytest.approx((0 + 4 + 4 + 0) / 4)  # [[2,-2],[-2,2]] against [[2,2],[2,2]]
+    assert float(mmd(clean, adv)) == pytest.approx(1.0)  # means (1,1) and (2,2)
+    centres = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    loss = margin(torch.tensor([[1.0, 1.0]]), torch.tensor([0]), centres)  # distances 1 and 3
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(1 - 3)), rel=1e-6)
+    moved = moved_centres(centres, torch.tensor([[1.0, 1.0], [3.0, 3.0]]), torch.tensor([0, 0]), 0.1)
+    expected = [1 - 0.1 * (2 * 1 - 4) / 3, 0 - 0.1 * (0 - 4) / 3]
+    assert moved[0].tolist() == pytest.approx(expected)
+    assert torch.equal(moved[1], centres[1])
+
+
+def test_atda_adds_the_terms_and_moves_untrained_centres():
+    batch = replace(linear_batch(), memory={})
+    batch = replace(batch, adv=BIM(0.2, 4, 6)(batch))
+    clean, adv = batch.network(batch.x), batch.network(batch.adv)
+    zeros, both, labels = torch.zeros(3, 3), torch.cat([clean, adv]), torch.cat([batch.y, batch.y])
+    fit = nn.functional.cross_entropy(clean, batch.y) + nn.functional.cross_entropy(adv, batch.y)
+    terms = coral(clean, adv) + mmd(clean, adv) + margin(both, labels, zeros)
+    loss, logits = ATDALoss()(batch)
+    assert float(loss.detach()) == pytest.approx(float((fit + terms / 3).detach()), rel=1e-6)
+    assert torch.equal(logits, clean)
+    centres = batch.memory["centres"]
+    assert torch.equal(centres, moved_centres(zeros, both.detach(), labels, 0.1))
+    assert not centres.requires_grad
+    assert float(ATDALoss()(batch)[0].detach()) != float(loss.detach())  # the second step sees the moved centres
+
+
+def test_rho_divides_by_the_strongest_setting():
+    assert rho({1: 0.2, 30: 0.8, 10: 0.6}) == pytest.approx({1: 0.25, 10: 0.75, 30: 1.0})
+    with pytest.raises(ValueError, match="more than 0"):
+        rho({1: 0.2, 30: 0.0})
+    with pytest.raises(ValueError, match="at least one"):
+        rho({})
+
+
+def test_claims_are_table_3_of_the_paper():
+    rows = {(c.attack, c.clean_acc, c.robust_acc) for c in SIM_ADV.claims}
+    assert rows == {("fgsm", 0.8896, 0.7978), ("bim(10,40)", 0.8896, 0.6593), ("madry(10,40)", 0.8896, 0.6688)}
+    assert all((c.dataset, c.threat.eps, c.architecture) == ("fashion_mnist", 0.2, "lenet") for c in SIM_ADV.claims)
+    assert TABLE_3.keys() <= RECIPES.keys()
+
+
+def test_recipes_are_the_settings_of_table_3():
+    assert RECIPES["sim"].adversary == SIM(EPS, 10, 20)
+    assert repr(RECIPES["bim"].adversary) == "BIM(eps=0.2, n1=10, n2=30)"
+    assert repr(RECIPES["madry"].adversary) == "Madry(eps=0.2, n1=10, n2=30)"
+    assert RECIPES["free"].replays == 10
+    assert (RECIPES["sim"].lr, RECIPES["sim-1e-4"].lr) == (1e-3, 1e-4)
+    free = RECIPES["free"]
+    assert free.buffers == FreeBuffers(free.batch_size)
