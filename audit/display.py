@@ -15,6 +15,7 @@ from rich.text import Text
 
 from audit.ledger import Arrays
 from audit.plan import Plan, Unit
+from audit.routes import overall
 from audit.summary import Audit
 from audit.types import Step, bounded
 
@@ -177,7 +178,12 @@ def panel(audit: Audit, report: str) -> Panel:
     grid.add_row("clean", str(audit.clean))
     claimed = bounded("at least", str(audit.claimed), audit.claimed_unknown)
     grid.add_row("claimed", claimed if audit.claimed else "not measured")
-    grid.add_row("adaptive", Text(bounded("at most", str(audit.adaptive), audit.unknown), style="bold"))
+    refused = "refused: no attack saw the whole defense"
+    adaptive = bounded("at most", str(audit.adaptive), audit.unknown) if audit.headline else refused
+    grid.add_row("adaptive", Text(adaptive, style="bold"))
+    for route, figure in overall(audit.results).items():
+        if figure is not None:
+            grid.add_row(route.replace("_", " "), str(figure))
     grid.add_row(
         "",
         Text(

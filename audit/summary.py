@@ -12,6 +12,7 @@ import numpy as np
 
 from audit.diagnoses import diagnose
 from audit.results import Results, StepResult, read_results
+from audit.routes import Routes, end_to_end_ran, overall, routes
 from audit.stats import estimate, total
 from audit.types import Claim, Diagnosis, Estimate, ThreatModel, Verdict, show_eps
 from audit.verdict import judge_claim, proven, unknown_images
@@ -83,6 +84,18 @@ class Audit:
         return estimate(total(proven(self.results, self.results.p_worst)), self._seen)
 
     @property
+    def headline(self) -> Estimate | None:
+        """`adaptive`, or None where it would mislead: no attack has seen the whole of a defense with a test-time part."""
+        return self.adaptive if end_to_end_ran(self.results) else None
+
+    @property
+    def worst_draw(self) -> Estimate | None:
+        """The share of images that every draw of a stochastic defense gets right; never a headline. Else None."""
+        if self.results.plan.draws == 1:
+            return None
+        return estimate(int((self.results.p_worst == 1).sum()), self._seen)
+
+    @property
     def unknown(self) -> int:
         """Images that nothing provably broke and on which an attack crashed, or whose broken image was rejected."""
         return int(unknown_images(self.results).sum())
@@ -100,6 +113,7 @@ class Audit:
             "defense": {
                 "name": identity["defense"], "architecture": identity["architecture"],
                 "weights_sha256": identity["weights_sha256"], "traits": identity["traits"],
+                "inference": identity.get("inference", {}),
             },
             "dataset": {
                 "name": identity["dataset"], "source": plan.runtime.get("data_source", ""), "n": plan.n,
@@ -110,7 +124,11 @@ class Audit:
             "paper_claims": list(plan.runtime.get("paper_claims", [])),
             "clean": _estimate(self.clean),
             "claimed": {**_estimate(self.claimed), "unknown": self.claimed_unknown},
-            "adaptive": {**_estimate(self.adaptive), "unknown": self.unknown},
+            "adaptive": {**_estimate(self.headline), "unknown": self.unknown},
+            "draws": plan.draws,
+            "worst_draw": _estimate(self.worst_draw),
+            "overall": {route: _estimate(figure) for route, figure in overall(self.results).items()},
+            "routes": [_route(family) for family in routes(self.results)],
             "attacks": [self._attack(result) for result in self.results.steps],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "verdict": asdict(self.verdict),
@@ -127,7 +145,8 @@ class Audit:
         figure = _estimate(counted)
         return {
             "name": step.name, "attack": step.attack, "suite": step.suite, "scope": step.scope, "why": step.why,
-            "adapters": [asdict(a) for a in step.adapters], "params": dict(step.params), "eps": step.eps,
+            "adapters": [asdict(a) for a in step.adapters], "route": "transfer" if step.transfers else "end-to-end",
+            "params": dict(step.params), "eps": step.eps,
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
@@ -152,6 +171,11 @@ class Audit:
             return (None if returned is None else estimate(total(returned), self._seen)), kind
         left, attacked = int((result.attacked & ~result.broken).sum()), int(result.attacked.sum())
         return (estimate(left, attacked) if attacked else None), kind
+
+
+def _route(family: Routes) -> dict[str, Any]:
+    figures = {name: _estimate(getattr(family, name)) for name in ("bare", "transfer", "first", "lowest", "end_to_end")}
+    return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from audit.stats import clopper_pearson, estimate, paired_interval, total
 from audit.types import Claim, Diagnosis, Verdict
 
 OPEN = "the interval leaves both answers open; audit more images (a larger --n, or the whole test set)"
-OBSTACLES = frozenset({"run_integrity", "adapter_forward", "clean_accuracy_handshake", "weakened_attacks"})
+OBSTACLES = frozenset(
+    {"run_integrity", "adapter_forward", "clean_accuracy_handshake", "weakened_attacks", "end_to_end"}
+)
 NAMES = {"vanishing_gradient": "vanishing gradients", "saturated_softmax": "saturated softmax"}
 
 

@@ -19,9 +19,55 @@ def percent(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
 
 
+ROUTES = (
+    ("bare", "bare network"), ("transfer", "by transfer"), ("first", "first success"), ("lowest", "lowest margin"),
+    ("end_to_end", "end to end"),
+)  # fmt: skip
+REFUSED = "refused: no attack saw the whole defense"
+
+
+def route_cells(family: Mapping[str, Any]) -> list[str]:
+    """The figures of one attack along its routes, as printed; a bound where only survivors were attacked."""
+    cells = []
+    for name, _ in ROUTES:
+        figure = family[name]
+        bound = name == "end_to_end" and family["cumulative"]
+        low, high = figure["interval"] or (0, 0)
+        cells.append(
+            ""
+            if figure["accuracy"] is None
+            else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{' *' if bound else ''}"
+        )
+    return cells
+
+
+def routes_note(data: Mapping[str, Any]) -> str:
+    """What the table of routes says, in one paragraph."""
+    note = (
+        "Transfer: images made against the bare network and then judged by the whole defense, which is how papers of "
+        "such defenses measure; first success and lowest margin are two other images of the same attack. End to end: the "
+        "attack saw the whole defense."
+    )
+    starred = any(family["cumulative"] for family in data["routes"])
+    return note + (" * counts what this attack and all before it leave." if starred else "")
+
+
+def draws_note(data: Mapping[str, Any]) -> str:
+    """How a stochastic defense was judged; empty for a deterministic one."""
+    if data["draws"] == 1:
+        return ""
+    worst = percent(data["worst_draw"]["accuracy"])
+    return (
+        f"The defense is random: each image was fixed first and then judged on {data['draws']} fresh draws that no attack "
+        f"saw. Figures are means over images of P(correct); {worst} of the images are right in every draw."
+    )
+
+
 def headline(data: Mapping[str, Any], key: str) -> str:
     """The clean, claimed or adaptive accuracy; a bound where images are unknown or attacks have not run."""
     figure = data[key]
+    if key == "adaptive" and figure["accuracy"] is None and data["clean"]["accuracy"] is not None:
+        return REFUSED
     text, unknown = percent(figure["accuracy"]), int(figure.get("unknown", 0))
     if figure["accuracy"] is None or key == "clean":
         return text

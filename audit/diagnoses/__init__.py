@@ -16,7 +16,7 @@ from audit.diagnoses.attacks import (
 from audit.diagnoses.common import BLACK_BOX, UNSATURATED
 from audit.diagnoses.conduct import FORWARD_SAMPLE, adapter_forward, clean_accuracy_handshake, run_integrity
 from audit.diagnoses.masking import randomized, saturated_softmax, softmax_output, vanishing_gradient
-from audit.diagnoses.traits import declared_traits
+from audit.diagnoses.traits import declared_traits, end_to_end
 from audit.results import Results
 from audit.types import Diagnosis
 
@@ -30,6 +30,7 @@ __all__ = [
     "clean_accuracy_handshake",
     "declared_traits",
     "diagnose",
+    "end_to_end",
     "randomized",
     "run_integrity",
     "saturated_softmax",
@@ -53,6 +54,7 @@ def diagnose(results: Results) -> tuple[Diagnosis, ...]:
         randomized(results),
         softmax_output(results),
         *declared_traits(results),
+        *end_to_end(results),
         weakened_attacks(results),
         clean_accuracy_handshake(results),
         adapter_forward(results),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from audit.diagnoses.common import BLACK_BOX, adapts, averaged, ran_clean, status
 from audit.results import Results, StepResult
+from audit.routes import end_to_end_ran
 from audit.types import Diagnosis
 
 Needs = dict[str, bool]
@@ -19,6 +20,19 @@ SURROGATE = "run a step through BPDA or unrolling, one made on the bare network 
 def declared_traits(results: Results) -> tuple[Diagnosis, ...]:
     """One blocking diagnosis per declared trait, in alphabetical order; none for a defense that declares none."""
     return tuple(_declared(results, trait) for trait in sorted(results.plan.identity.get("traits", ())))
+
+
+def end_to_end(results: Results) -> tuple[Diagnosis, ...]:
+    """A defense with a test-time part must be attacked as a whole; empty for a plain network."""
+    if not results.plan.identity.get("staged"):
+        return ()
+    ran = end_to_end_ran(results)
+    return (Diagnosis(
+        "end_to_end", status(not ran), float(ran), 1.0, len(results.correct),
+        "an attack saw the whole defense" if ran else "no attack that saw the whole defense has run without a crash",
+        "run --suite adaptive: images made on the bare network say little about an attacker who knows the defense", True,
+        "Croce et al. 2022, arXiv 2202.13711",
+    ),)  # fmt: skip
 
 
 def _declared(results: Results, trait: str) -> Diagnosis:
