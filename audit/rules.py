@@ -7,7 +7,7 @@ attack sees the whole defense, through BPDA where a part has no useful gradient,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from audit.types import BARE, AdapterSpec, Step
@@ -19,7 +19,7 @@ DRAWS = 20  # the number that AutoAttack's version for random defenses takes
 AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
 AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # 20 draws in each of 900 to 2,700 steps
-DEAR = 50  # iterations above which a claimed attack is not repeated end to end on every image
+DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,7 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     grey = [_by_transfer(s) for s in claimed]
     if not whole:
         return tuple(grey)
-    again = [_again(s, nature) for s in claimed if int(s.params.get("steps", 1)) < DEAR and s.attack != "apgd-t"]
-    return (*grey, *again, *_transfers(), *_unrolled(nature), *whole)
+    return (*grey, *_again(claimed, nature), *_transfers(), *_unrolled(nature), *whole)
 
 
 def _by_transfer(step: Step) -> Step:
@@ -70,10 +69,15 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
     return replace(step, adapters=(*first, *step.adapters, *last), params=params)
 
 
-def _again(step: Step, nature: Nature) -> Step:
-    """A claimed attack once more, this time on the whole defense."""
-    seen = replace(step, name=f"e2e-{step.name}", suite="adaptive", why="the claimed attack, end to end")
-    return _end_to_end(seen, nature)
+def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
+    """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first."""
+    done = {"apgd-t"}  # the suites have it end to end
+    for step in claimed:
+        length = max(int(step.params.get(option, 1)) for option in ("steps", "n_iter"))
+        if step.attack not in done and not (nature.stochastic and length > DEAR):
+            done.add(step.attack)
+            seen = replace(step, name=f"e2e-{step.name}", suite="adaptive", why="the claimed attack, end to end")
+            yield _end_to_end(seen, nature)
 
 
 def _transfers() -> tuple[Step, ...]:
