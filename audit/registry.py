@@ -107,6 +107,7 @@ adapters: Registry[Any] = Registry(
         "base": "adapters.base:Base",
         "bpda": "adapters.bpda:Bpda",
         "unroll": "adapters.unroll:Unroll",
+        "eot": "adapters.eot:Eot",
     },
 )
 datasets: Registry[Any] = Registry(
