@@ -36,7 +36,7 @@ class NetworkDefense:
     """Implements `audit.protocols.Defense` for checkpoints of the zoo and of `audit train`.
 
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
-    to assume for them.
+    to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights.
     """
 
     name: str
@@ -44,6 +44,7 @@ class NetworkDefense:
     recipes: Mapping[str, Recipe]
     zoo: Mapping[str, str] = field(default_factory=dict)
     external: Mapping[str, tuple[Callable[[], Path], Mapping[str, Any]]] = field(default_factory=dict)
+    further: tuple[str, ...] = ()
     traits: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
 

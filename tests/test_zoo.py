@@ -12,28 +12,35 @@ from audit.datasets import FASHION_MNIST
 from audit.testing import check_defense
 from defenses.base import ZOO
 
-SHIPPED = [(name, dataset) for name in registry.defenses for dataset in registry.defenses.load(name).zoo]
+SHIPPED = [(name, dataset, None) for name in registry.defenses for dataset in registry.defenses.load(name).zoo] + [
+    (name, "fashion_mnist", file) for name in registry.defenses for file in registry.defenses.load(name).further
+]
 
 
-@pytest.mark.parametrize(("name", "dataset"), SHIPPED)
-def test_a_shipped_checkpoint_is_what_its_manifest_says(name, dataset):
+def shipped(name, dataset, file):
     defense = registry.defenses.load(name)
-    checkpoint = defense.checkpoint(dataset)
+    return defense, defense.checkpoint(dataset, ZOO / file if file else None)
+
+
+@pytest.mark.parametrize(("name", "dataset", "file"), SHIPPED)
+def test_a_shipped_checkpoint_is_what_its_manifest_says(name, dataset, file):
+    defense, checkpoint = shipped(name, dataset, file)
     beside = json.loads(checkpoint.path.with_suffix(".json").read_text())
+    recipe = beside["recipe"]["name"]
     assert beside["sha256"] == checkpoint.sha256
-    assert beside["defense"] == name
-    assert beside["dataset"] == dataset
-    assert beside["command"] == f"python -m audit train --defense {name} --dataset {dataset} --recipe small --seed 0"
-    assert beside["recipe"] == defense.recipes["small"].describe()
+    assert (beside["defense"], beside["dataset"]) == (name, dataset)
+    assert beside["command"] == f"python -m audit train --defense {name} --dataset {dataset} --recipe {recipe} --seed 0"
+    assert beside["recipe"] == defense.recipes[recipe].describe()
+    assert checkpoint.path.stem == f"{name}-{dataset}-{recipe}"
     assert checkpoint.path.stat().st_size < 4_000_000
 
 
-@pytest.mark.parametrize(("name", "dataset"), SHIPPED)
-def test_a_shipped_checkpoint_keeps_the_contract_and_its_clean_accuracy(name, dataset):
-    defense = registry.defenses.load(name)
+@pytest.mark.parametrize(("name", "dataset", "file"), SHIPPED)
+def test_a_shipped_checkpoint_keeps_the_contract_and_its_clean_accuracy(name, dataset, file):
+    defense, checkpoint = shipped(name, dataset, file)
     data = FASHION_MNIST.load()
-    check_defense(defense, data)
-    checkpoint = defense.checkpoint(dataset)
+    if file is None:
+        check_defense(defense, data)
     model = defense.load(checkpoint)
     with torch.no_grad():
         right = sum(
@@ -46,5 +53,6 @@ def test_a_shipped_checkpoint_keeps_the_contract_and_its_clean_accuracy(name, da
 
 def test_nothing_in_the_zoo_is_unclaimed_or_large():
     files = {path.name for path in ZOO.iterdir() if path.suffix == ".safetensors"}
-    assert files == {file for name in registry.defenses for file in registry.defenses.load(name).zoo.values()}
+    known = [registry.defenses.load(name) for name in registry.defenses]
+    assert files == {file for defense in known for file in (*defense.zoo.values(), *defense.further)}
     assert sum(path.stat().st_size for path in ZOO.iterdir() if path.is_file()) < 60_000_000
