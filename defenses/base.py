@@ -39,8 +39,9 @@ class NetworkDefense:
     """Implements `audit.protocols.Defense` for checkpoints of the zoo and of `audit train`.
 
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
-    to assume for them. wrap: (bare network, parameters) -> the deployed module, for a defense with a test-time part;
-    its parameters are those of the checkpoint's manifest (`inference`), and `inference` here where it has none.
+    to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights. wrap: (bare network,
+    parameters) -> the deployed module, for a defense with a test-time part; its parameters are those of the
+    checkpoint's manifest (`inference`), and `inference` here where it has none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class NetworkDefense:
     recipes: Mapping[str, Recipe]
     zoo: Mapping[str, str] = field(default_factory=dict)
     external: Mapping[str, tuple[Callable[[], Path], Mapping[str, Any]]] = field(default_factory=dict)
+    further: tuple[str, ...] = ()
     traits: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
     wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None

@@ -39,23 +39,23 @@ def _sim(name: str, epochs: int, lr: float, source: str, images: int | None = No
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        _sim("sim", 40, 1e-3, "Eq. 14-16, SIM(10,20), two cycles"),
-        _sim("sim-1e-4", 40, 1e-4, "Eq. 14-16, SIM(10,20), two cycles, the lower alpha of Table 4"),
+        _sim("sim", 20, 1e-3, "Eq. 14-16, SIM(10,20), one cycle"),
+        _sim("sim-1e-4", 20, 1e-4, "Eq. 14-16, SIM(10,20), one cycle, the lower alpha of Table 4"),
         _sim("small", 20, 1e-3, "Eq. 14-16, SIM(10,20), one cycle on 20,000 images", 20_000),
         Recipe("vanilla", plain(cross_entropy), "lenet", 1.0, 10, f"{PAPER}, Table 3, without a defense"),
         Recipe(
-            "free", plain(cross_entropy), "lenet", 1.0, 3, "Shafahi et al. 2019, Algorithm 1, m = 10",
+            "free", plain(cross_entropy), "lenet", 1.0, 1, "Shafahi et al. 2019, Algorithm 1, m = 10",
             batch_size=FREE_BATCH, adversary=free_images, buffers=FreeBuffers(FREE_BATCH), after=FreeStep(EPS),
             replays=10, eps=EPS,
         ),
         Recipe(
-            "atda", ATDALoss(), "lenet", 1.0, 10, f"{PAPER}, Eq. 7-12; Song et al. 2018",
+            "atda", ATDALoss(), "lenet", 1.0, 5, f"{PAPER}, Eq. 7-12; Song et al. 2018",
             adversary=FGSM(EPS, own_label=True), eps=EPS,
         ),
         _mixed("fgsm", FGSM(EPS), 10, "Eq. 1-2"),
         _mixed("r-fgsm", RFGSM(EPS, EPS / 2), 10, "Sec. 2.1.1; Tramèr et al. 2018, alpha = eps/2"),
-        _mixed("bim", BIM(EPS, 10, 30), 3, "Eq. 3-4, BIM(10,30)"),
-        _mixed("madry", Madry(EPS, 10, 30), 3, "Eq. 3-4, Madry(10,30)"),
+        _mixed("bim", BIM(EPS, 10, 30), 2, "Eq. 3-4, BIM(10,30)"),
+        _mixed("madry", Madry(EPS, 10, 30), 2, "Eq. 3-4, Madry(10,30)"),
     )
 }  # fmt: skip
 
