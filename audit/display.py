@@ -125,7 +125,7 @@ class LiveTable:
                 "survivors": survivors,
                 "control": min(step.limit or self.correct, self.correct),
             }[step.scope]
-            share = 1 - row.units / (1 if step.scope == "control" else self.plan.shards)
+            share = 1 - row.units / self.plan.shards
             total += cost * images * share
         return total
 

@@ -59,7 +59,7 @@ def _problems(arrays: Arrays, target: Target, threat: ThreatModel, oracle: Oracl
     kept = arrays["kept"]
     ids, told = arrays["ids"][kept], torch.from_numpy(arrays["p_select"][kept]).to(target.x.device).flip(0)
     if arrays["x_adv"].shape != (len(ids), *target.x.shape[1:]):
-        problem = f"lacks its proof: {len(arrays['x_adv'])} images are stored for {len(ids)} that count"
+        problem = f"lacks its proof: {len(arrays['x_adv'])} images are stored for {len(ids)} broken ones"
         return dict.fromkeys(ids.tolist(), problem)
     if not len(ids):
         return {}

@@ -279,10 +279,10 @@ def test_ctrl_c_before_the_first_attack_ends_with_130_and_one_line(tmp_path):
 def test_ctrl_c_in_training_ends_with_130_and_says_how_to_resume(tmp_path):
     _write_idx(tmp_path / "data")
     code = PAUSE + (
-        "import defenses.training as t\nbatch = t.Trainer._batch\n"
-        "def second(self, x, y, epoch, number):\n"
-        "    return pause() if epoch == 1 else batch(self, x, y, epoch, number)\n"
-        "t.Trainer._batch = second"
+        "import defenses.training as t\nbatch = t.Trainer._step\n"
+        "def second(self, rows, epoch, step, replay):\n"
+        "    return pause() if epoch == 1 else batch(self, rows, epoch, step, replay)\n"
+        "t.Trainer._step = second"
     )
     flags = ["--images", "256", "--epochs", "2", "--data-dir", tmp_path / "data", "--out", tmp_path / "net", "--quiet"]
     found, err = interrupted(code, "train", "--defense", "undefended", *flags)

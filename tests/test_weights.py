@@ -212,7 +212,7 @@ def test_weights_of_another_architecture(network, tmp_path, changes, suffix):
 
 @pytest.mark.parametrize("name", ["wide_resnet", None, ""])
 def test_an_unknown_architecture(name):
-    message = rf"architecture {name!r} is unknown, expected one of middle_cnn, resnet18; check the manifest"
+    message = rf"architecture {name!r} is unknown, expected one of middle_cnn, resnet18, lenet; check the manifest"
     with pytest.raises(BadWeights, match=message):
         build({**TINY, "name": name})
 
@@ -265,7 +265,7 @@ def test_resnet18_halves_the_image_three_times():
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_networks_judge_each_image_alone(name):
     torch.manual_seed(0)
-    network = build({"name": name, "width": 0.0625, "channels": 1, "size": 16, "classes": 5}).eval()
+    network = build({"name": name, "width": 0.25, "channels": 1, "size": 16, "classes": 5}).eval()
     x = torch.rand(4, 1, 16, 16)
     with torch.no_grad():
         together, alone = network(x), torch.cat([network(one[None]) for one in x])
