@@ -27,6 +27,11 @@ class Checkpoint(Protocol):
         ...
 
     @property
+    def inference(self) -> Mapping[str, Any]:
+        """The parameters of the test-time part, all filled in: `{"purify": "fgsm", "xi": 0.0314}`; empty without one."""
+        ...
+
+    @property
     def measured(self) -> Mapping[str, Any]:
         """Numbers recorded after training; `clean_accuracy` is the one that the handshake uses."""
         ...
@@ -37,7 +42,9 @@ class Defense(Protocol):
     """A trained classifier plus its inference-time parts.
 
     `load` returns a module in evaluation mode that maps float32 images (n, c, h, w) in [0,1] to logits (n, k);
-    normalisation lives inside it. `traits` are those of `audit.types.TRAITS`.
+    normalisation lives inside it. `traits` are those of `audit.types.TRAITS`. A defense with a test-time part is a
+    module with two submodules: `purifier` (images -> images) and `network` (the bare classifier, images -> logits);
+    its audit then shows attacks on the bare network, their images judged by the whole, and attacks on the whole.
     """
 
     name: str

@@ -84,6 +84,8 @@ defenses: Registry[Any] = Registry(
         "undefended": "defenses.undefended:UNDEFENDED",
         "pgd_at": "defenses.pgd_at:PGD_AT",
         "sim_adv": "defenses.sim_adv:SIM_ADV",
+        "tpap": "defenses.tpap:TPAP",
+        "co_noise": "defenses.co_noise:CO_NOISE",
         "trades": "defenses.trades:TRADES",
         "mart": "defenses.mart:MART",
         "distillation": "defenses.distillation:DISTILLATION",

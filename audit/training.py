@@ -18,10 +18,11 @@ from audit import __version__, registry
 from audit.datasets import Dataset
 from audit.errors import BadInput, UnknownName
 from audit.gates import profile
+from audit.grey import grey_box
 from audit.ledger import write_atomically
 from audit.oracle import Oracle
 from audit.registry import closest
-from audit.types import ThreatModel
+from audit.types import ThreatModel, show_eps
 from audit.versions import versions
 from defenses.base import NetworkDefense, architecture_for
 from defenses.networks import build
@@ -99,6 +100,8 @@ def train(
         "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
         "data_digest": data.digest, "measured": measure(network, test, device),
     }  # fmt: skip
+    if defense.wrap is not None:
+        manifest |= _staged(defense, recipe, network, test, manifest["measured"], device)
     stored = store(out / f"{name}.safetensors", network, manifest)
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
@@ -149,6 +152,24 @@ def measure(network: nn.Module, test: Dataset, device: torch.device) -> dict[str
     }  # fmt: skip
 
 
+def _staged(
+    defense: NetworkDefense, recipe: Recipe, network: nn.Module, test: Dataset, bare: Mapping[str, Any],
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """For a defense with a test-time part: its parameters, and the accuracies of the deployed module.
+
+    `measured.clean_accuracy` becomes that of the deployed module. `measured.meant_for_eps` is the radius that the
+    recipe trains against, and `measured.grey` holds one row for it, one for half of it and one for 8/255. The rest of
+    `measured` stays that of the bare network.
+    """
+    inference = {**defense.inference, **(recipe.inference or {})}
+    deployed, shown = defense.deploy(network, inference), test.first(min(MEASURED_IMAGES, len(test.x)))
+    eps = recipe.eps or MEASURED_EPS
+    grey = [grey_box(network, deployed, shown, eps=e, device=device) for e in sorted({MEASURED_EPS, eps / 2, eps})]
+    measured = {**bare, "clean_accuracy": grey[0]["deployed_clean"], "meant_for_eps": eps, "grey": grey}
+    return {"inference": inference, "measured": measured}
+
+
 def _write_table(path: Path, table: list[Epoch]) -> None:
     if table:
         lines = [",".join(table[0].columns()), *(",".join(f"{v:.6g}" for v in row.columns().values()) for row in table)]
@@ -158,6 +179,13 @@ def _write_table(path: Path, table: list[Epoch]) -> None:
 def summary(stored: StoredCheckpoint) -> str:
     """The numbers that `audit train` prints."""
     m = stored.measured
+    if "grey" in m:
+        g = next(row for row in m["grey"] if row["eps"] == m["meant_for_eps"])
+        return (
+            f"clean {g['deployed_clean']:.1%} ({g['network_clean']:.1%} without the test-time part), on PGD-20 images of "
+            f"the bare network (CE, eps {show_eps(g['eps'])}) {g['deployed_pgd_20']:.1%} ({g['network_pgd_20']:.1%} without) "
+            f"(n = {g['n']}, {m['images']})"
+        )
     return (
         f"clean {m['clean_accuracy']:.1%}, PGD-20 (CE, 8/255) {m['pgd_20_accuracy']:.1%}, CE gradient exactly zero on "
         f"{m['zero_gradient']:.1%} of the correct ones (n = {m['n']}, {m['images']})"

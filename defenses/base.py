@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ class NetworkDefense:
     """Implements `audit.protocols.Defense` for checkpoints of the zoo and of `audit train`.
 
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
-    to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights.
+    to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights. wrap: (bare network,
+    parameters) -> the deployed module, for a defense with a test-time part; its parameters are those of the
+    checkpoint's manifest (`inference`), and `inference` here where it has none.
     """
 
     name: str
@@ -47,6 +49,8 @@ class NetworkDefense:
     further: tuple[str, ...] = ()
     traits: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
+    wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None
+    inference: Mapping[str, Any] = field(default_factory=dict)
 
     def checkpoint(self, dataset: str, weights: Path | None = None) -> StoredCheckpoint:
         """The weights to audit: `weights`, or those shipped for `dataset`.
@@ -70,10 +74,16 @@ class NetworkDefense:
             raise BadWeights(
                 f"{found.path} was trained on {found.dataset}, expected {dataset}; type --dataset {found.dataset}"
             )
-        return found
+        parameters = {**self.inference, **found.inference}
+        return replace(found, manifest={**found.manifest, "inference": parameters}) if parameters else found
 
     def load(self, checkpoint: StoredCheckpoint) -> nn.Module:
-        return load_network(checkpoint)
+        """The deployed module, in evaluation mode."""
+        return self.deploy(load_network(checkpoint), checkpoint.inference)
+
+    def deploy(self, network: nn.Module, parameters: Mapping[str, Any]) -> nn.Module:
+        """A bare network inside this defense's test-time part, if it has one."""
+        return network if self.wrap is None else self.wrap(network, {**self.inference, **parameters}).eval()
 
     def _assumed(self, dataset: str) -> Mapping[str, Any]:
         """For a bare state dict: the architecture of this defense's first recipe."""

@@ -61,6 +61,7 @@ class Recipe:
     the optimizer. buffers: all training images -> the first `Batch.memory`. replays: steps on each batch (Free-Adv).
     teacher: a recipe trained first, whose logits on the training images become `memory["teacher"]` (n, k).
     probe: (network in evaluation mode, x, y of a fixed sample) -> further columns of the training table.
+    inference: parameters of the defense's test-time part, for checkpoints of this recipe.
 
     images: how many of the training set (None: all). decay: the learning rate falls linearly to 0 ("linear"), is
     multiplied by `factor` at the start of each epoch of `milestones`, or rises linearly to `lr` over the first
@@ -94,6 +95,7 @@ class Recipe:
     precision: Precision = "float32"
     teacher: Recipe | None = None
     probe: EpochProbe | None = None
+    inference: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():

@@ -45,6 +45,12 @@ class StoredCheckpoint:
         return found
 
     @property
+    def inference(self) -> Mapping[str, Any]:
+        """What the defense does at test time, for example `{"purify": "fgsm", "xi": 0.0314}`; empty for a bare network."""
+        found: Mapping[str, Any] = self.manifest.get("inference", {})
+        return found
+
+    @property
     def dataset(self) -> str | None:
         return self.manifest.get("dataset")
 

@@ -1,0 +1,96 @@
+"""Grey-box numbers: attacks see the bare network, the deployed defense sees their images; and what a manifest keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from audit import registry
+from audit.datasets import FASHION_MNIST
+from audit.grey import grey_box
+from audit.runner import prepare
+from audit.training import adjusted, summary, train
+from defenses.staged import Staged
+from defenses.weights import load_network
+
+CPU = torch.device("cpu")
+
+
+class Forward(nn.Module):
+    """A purifier that counts what passes and, if told to, forgets the image."""
+
+    def __init__(self, *, blank: bool = False) -> None:
+        super().__init__()
+        self.blank, self.seen = blank, 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return torch.zeros_like(x) if self.blank else x
+
+
+def test_attacks_do_not_look_beyond_the_bare_network():
+    undefended = registry.defenses.load("undefended")
+    network = undefended.load(undefended.checkpoint("fashion_mnist"))
+    data = FASHION_MNIST.load().first(40)
+    purifier = Forward()
+    same = grey_box(network, Staged(network, purifier).eval(), data, eps=16 / 255, device=CPU)
+    assert purifier.seen == 3 * 40  # judged clean, under FGSM and under PGD, and never attacked
+    assert same["n"] == 40
+    assert all(same[f"network_{kind}"] == same[f"deployed_{kind}"] for kind in ("clean", "fgsm", "pgd_20"))
+    assert same["network_clean"] > 0.8 > 0.5 > same["network_fgsm"] >= same["network_pgd_20"]
+    blank = grey_box(network, Staged(network, Forward(blank=True)).eval(), data, eps=16 / 255, device=CPU)
+    assert len({blank[f"deployed_{kind}"] for kind in ("clean", "fgsm", "pgd_20")}) == 1
+    assert blank["network_pgd_20"] == same["network_pgd_20"]
+
+
+@pytest.fixture(scope="module", params=["tpap", "co_noise"])
+def trained(request, tmp_path_factory):
+    defense = registry.defenses.load(request.param)
+    recipe = replace(adjusted(defense.recipes["small"], epochs=1, images=256), width=0.0625)
+    data = FASHION_MNIST.load()
+    out = tmp_path_factory.mktemp(request.param)
+    return defense, train(
+        defense, recipe, data, data.first(60), seed=0, out=out, command="test", device=CPU
+    ), out  # fmt: skip
+
+
+def test_the_manifest_holds_the_test_time_part_and_what_it_measures(trained):
+    defense, stored, out = trained
+    small = defense.recipes["small"]
+    assert stored.inference == {**defense.inference, **small.inference}
+    measured = stored.measured
+    assert measured["meant_for_eps"] == small.eps
+    assert [row["eps"] for row in measured["grey"]] == sorted({8 / 255, small.eps / 2, small.eps})
+    assert measured["clean_accuracy"] == measured["grey"][0]["deployed_clean"]
+    assert "without the test-time part" in summary(stored)
+    table = (out / stored.path.with_suffix(".csv").name).read_text().splitlines()[0]
+    assert table.endswith("probe_clean,probe_fgsm,probe_pgd")
+
+
+def test_the_file_holds_the_bare_network_and_loads_as_the_deployed_module(trained):
+    defense, stored, _ = trained
+    checkpoint = defense.checkpoint("fashion_mnist", stored.path)
+    bare, model = load_network(checkpoint), defense.load(checkpoint)
+    assert isinstance(model, Staged)
+    assert set(model.network.state_dict()) == set(bare.state_dict())
+    assert not any(part.training for part in model.modules())
+
+
+def test_another_test_time_part_is_another_run(trained):
+    defense, stored, _ = trained
+    plan = prepare(defense.name, suite="quick", weights=stored.path, n=8).plan
+    assert plan.identity["inference"] == dict(stored.inference)
+    changed = replace(
+        stored, manifest={**stored.manifest, "inference": {**stored.inference, "xi": 0.5, "amplitude": 0.5}}
+    )
+    model = defense.load(changed)
+    assert getattr(model.purifier, "xi", None) == 0.5 or getattr(model.purifier, "amplitude", None) == 0.5
+
+
+def test_a_file_without_a_manifest_gets_the_papers_parameters(trained, tmp_path):
+    defense, stored, _ = trained
+    torch.save(load_network(stored).state_dict(), tmp_path / "net.pt")
+    assert defense.checkpoint("fashion_mnist", tmp_path / "net.pt").inference == defense.inference
