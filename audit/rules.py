@@ -19,6 +19,8 @@ DRAWS = 20  # the number that AutoAttack's version for random defenses takes
 AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
 AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # 20 draws in each of 900 to 2,700 steps
+TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab-t")  # a pass of the whole costs two or three of the bare network
+FEWER_QUERIES = 1000
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
 
@@ -29,6 +31,11 @@ class Nature:
     staged: bool = False
     stochastic: bool = False
     blind: bool = False
+
+    @property
+    def images(self) -> int | None:
+        """How many images to audit unless told: so many that two cores need minutes. None: all there are."""
+        return 100 if self.stochastic else 200 if self.blind else None
 
     @classmethod
     def of(cls, traits: Iterable[str], *, staged: bool, drift: float) -> Nature:
@@ -43,8 +50,8 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     steps = tuple(steps)
     claimed = [s for s in steps if s.suite == "claimed"]
     others = [s for s in steps if s.suite != "claimed"]
-    if nature.stochastic:
-        others = [s for s in others if s.name not in TOO_DEAR_WITH_EOT]
+    dear = TOO_DEAR_WITH_EOT if nature.stochastic else TOO_DEAR_WITH_PURIFIER if nature.blind else ()
+    others = [s for s in others if s.name not in dear]
     whole = [_end_to_end(s, nature) for s in others]
     if not nature.staged:
         return tuple([_end_to_end(s, nature) for s in claimed] + whole)
@@ -65,7 +72,8 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
     scores = step.attack == "square"
     first = (STRAIGHT_THROUGH,) if nature.blind and not scores else ()
     last = (AVERAGED_SCORES if scores else AVERAGED,) if nature.stochastic else ()
-    params = {**step.params, "n_queries": 1000} if scores and nature.stochastic else step.params
+    shorter = scores and (nature.stochastic or nature.blind)
+    params = {**step.params, "n_queries": FEWER_QUERIES} if shorter else step.params
     return replace(step, adapters=(*first, *step.adapters, *last), params=params)
 
 

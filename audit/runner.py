@@ -34,7 +34,7 @@ from audit.verify import verify_images
 from audit.versions import versions
 from audit.weakened import weakened
 
-STOCHASTIC_N = 250  # twenty draws of each of twenty looks make an image about as dear as the rest of a suite
+USUAL_EPS = 8 / 255
 
 
 class Silent:
@@ -57,7 +57,7 @@ class Prepared:
 def prepare(
     defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: Path | None = None,
     data_dir: Path | None = None, download: bool = False, weights: Path | None = None, n: int | None = None,
-    seed: int = 0, eps: float | str = "8/255", norm: str = "Linf", device: str = "auto", batch_size: int = 250,
+    seed: int = 0, eps: float | str | None = None, norm: str = "Linf", device: str = "auto", batch_size: int = 250,
     settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed",
     claim_clean: float | None = None, network: str | None = None, width: float | None = None, command: str = "",
 ) -> Prepared:  # fmt: skip
@@ -67,19 +67,22 @@ def prepare(
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    threat = ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
+    if eps is not None:
+        ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
     if batch_size < 1:
         raise BadInput(f"--batch-size is {batch_size}, expected at least 1")
     chosen = steps_for(suite, defense)
     known: Defense = registry.defenses.load(defense)
     sources = Sources(weights, data, data_dir, download, network, width)
     images = sources.images(dataset)
-    few = min(STOCHASTIC_N, len(images.x)) if "stochastic" in known.traits else None
-    images = images.first(few if n is None else n)
+    images.first(n)  # a wrong --n is said before a model is loaded
     place = exact(find_device(device))
     checkpoint = sources.checkpoint(known, dataset)
+    threat = ThreatModel(norm, parse_eps(_meant_for(checkpoint) if eps is None else eps, norm))  # type: ignore[arg-type]
     check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)
+    few = Nature.of(known.traits, staged=staged(model), drift=0.0).images or len(images.x)
+    images = images.first(min(few, len(images.x)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
     with _accepts(images.source, x):
         seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
@@ -233,6 +236,11 @@ def _claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: Threat
     """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
     network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
     return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
+
+
+def _meant_for(checkpoint: Checkpoint) -> float:
+    """The radius to audit unless told: the one that the checkpoint's manifest names, else 8/255."""
+    return float(checkpoint.measured.get("meant_for_eps") or USUAL_EPS)
 
 
 def _stated(
