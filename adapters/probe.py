@@ -3,8 +3,9 @@
 The probe sits around the adapted model that an attack sees. It
 
 - counts forward and backward passes of each image;
-- keeps, per image, the in-ball query with the smallest margin, which harvests "silent successes" (the attack
-  passed through an adversarial image and did not return it; Pintor et al. 2022, indicator 3);
+- keeps, per image, the first in-ball query that fools the model, and the one with the smallest margin, which
+  harvests "silent successes" (the attack passed through an adversarial image and did not return it; Pintor et al.
+  2022, indicator 3);
 - records loss, margin and gradient traces;
 - with `stop_early`, retires an image once a query of it is confirmed adversarial: later queries of it are answered
   from memory, and the attack ends when every image is retired. Published attacks run all iterations for a batch
@@ -18,6 +19,7 @@ An attack may query any subset of its images in any order. A row belongs to the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters.memory import Memory
-from audit.geometry import contains
+from audit.geometry import contains, distance
 from audit.rng import Stream
 from audit.types import ThreatModel
 
@@ -82,6 +84,7 @@ class Probe(nn.Module):
         self.backwards = torch.zeros(n, dtype=torch.int64)
         self.retired = torch.zeros(n, dtype=torch.bool, device=x.device)
         self.best_margin = torch.full((n,), float("inf"), device=x.device)
+        self.first_query, self.fooled = x.clone(), torch.zeros_like(self.retired)
         self.memory = Memory(x)
         self._identity = torch.arange(n, device=x.device)
         self._last_owner = self._identity
@@ -98,8 +101,8 @@ class Probe(nn.Module):
 
     def forward(self, queries: Tensor) -> Tensor:
         rows = queries.detach()
-        owner, inside = self._locate(rows)
-        skip = self.retired[owner] if self._stop_early else torch.zeros_like(inside)
+        owner, inside, sure = self._locate(rows)
+        skip = self.retired[owner] & sure if self._stop_early else torch.zeros_like(inside)
         same = self.memory.knows(rows, owner) & ~skip if self._replay else torch.zeros_like(skip)
         live = ~(skip | same)
         logits = self._answer(queries, owner, skip, same, live)
@@ -109,22 +112,31 @@ class Probe(nn.Module):
 
     # --- which image does a row belong to
 
-    def _locate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The image of each row and whether the row lies in that image's ball and box."""
+    def _locate(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The image of each row, whether the row lies in that image's ball and box, and whether the owner is sure."""
         guesses = [self._identity] if len(rows) == len(self._x) else []
         if len(self._last_owner) == len(rows):
             guesses.append(self._last_owner)
         for guess in guesses:
             inside = contains(rows, self._x[guess], self._threat)
-            if bool(inside.all()):
+            if bool(inside.all()) and (guess is self._identity or bool(self._nearest(rows, guess).all())):
                 self._last_owner = guess
-                return guess, inside
+                return guess, inside, inside
         owner = torch.cdist(rows.flatten(1).float(), self._x.flatten(1)).argmin(1)
         self._last_owner = owner
-        inside = contains(rows, self._x[owner], self._threat)
-        if self._threat.norm == "Linf" and self._threat.eps >= 0.5 and len(rows) != len(self._x):
-            inside = torch.zeros_like(inside)  # balls overlap: the owner is a guess, so the row proves nothing
-        return owner, inside
+        sure = self._nearest(rows, owner)
+        return owner, contains(rows, self._x[owner], self._threat) & sure, sure
+
+    def _nearest(self, rows: Tensor, owner: Tensor) -> Tensor:
+        """Which rows are provably nearest to their owner: closer than half way to the next image. bool (m,)."""
+        return distance(rows, self._x[owner], self._threat.norm) < self._half_way[owner]
+
+    @cached_property
+    def _half_way(self) -> Tensor:
+        """Half the distance from each image to the nearest other one, in the norm of the ball, less rounding: (n,)."""
+        power = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0, "L0": 0.0}[self._threat.norm]
+        gaps = torch.cdist(self._x.flatten(1), self._x.flatten(1), p=power).fill_diagonal_(float("inf"))
+        return gaps.amin(1) * 0.4999 - 1e-5
 
     # --- answering
 
@@ -191,10 +203,17 @@ class Probe(nn.Module):
         index = _lowest_per_owner(owner, margin, better.nonzero().flatten())
         who = owner[index]
         self.memory.store_best(rows[index], logits[index], who)
+        self._remember_first(rows[index], who, wrong[index])
         self.best_margin[who] = margin[index]
         self._record()
         if self._stop_early:
             self._retire(who[wrong[index] & ~self.retired[who]])
+
+    def _remember_first(self, rows: Tensor, who: Tensor, wrong: Tensor) -> None:
+        """Keep each image's first in-ball query that fools the model: the one that a cascade of attacks returns."""
+        new = wrong & ~self.fooled[who]
+        self.first_query[who[new]] = rows[new].to(self.first_query.dtype)
+        self.fooled[who[new]] = True
 
     def _retire(self, who: Tensor) -> None:
         if len(who):

@@ -15,8 +15,9 @@ from rich.text import Text
 
 from audit.ledger import Arrays
 from audit.plan import Plan, Unit
+from audit.routes import overall
 from audit.summary import Audit
-from audit.types import Step
+from audit.types import Step, bounded
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -175,8 +176,14 @@ def panel(audit: Audit, report: str) -> Panel:
     grid = Table.grid(padding=(0, 2))
     threat = audit.results.plan.threat
     grid.add_row("clean", str(audit.clean))
-    grid.add_row("claimed", str(audit.claimed) if audit.claimed else "the claimed attacks were not run")
-    grid.add_row("adaptive", Text(str(audit.adaptive), style="bold"))
+    claimed = bounded("at least", str(audit.claimed), audit.claimed_unknown)
+    grid.add_row("claimed", claimed if audit.claimed else "not measured")
+    refused = "refused: no attack saw the whole defense"
+    adaptive = bounded("at most", str(audit.adaptive), audit.unknown) if audit.headline else refused
+    grid.add_row("adaptive", Text(adaptive, style="bold"))
+    for route, figure in overall(audit.results).items():
+        if figure is not None:
+            grid.add_row(route.replace("_", " "), str(figure))
     grid.add_row(
         "",
         Text(
@@ -187,11 +194,11 @@ def panel(audit: Audit, report: str) -> Panel:
     outcome = audit.verdict.outcome
     grid.add_row("verdict", Text(outcome, style=f"bold {COLOURS[outcome]}"))
     for reason in audit.verdict.reasons[1:3] or audit.verdict.reasons:
-        grid.add_row("because", reason)
+        grid.add_row("because", Text(reason))  # brackets are not markup
     grid.add_row("report", report)
     return Panel(
         grid,
-        title=f"{audit.results.plan.identity['defense']}: is the claim real?",
+        title=f"{audit.results.plan.identity['defense']}: {'is the claim real?' if audit.claim else 'no claim to judge'}",
         border_style=COLOURS[outcome],
     )
 

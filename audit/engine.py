@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from adapters.probe import AllBroken, Probe
 from audit import registry
 from audit.attacks.common import checked
-from audit.errors import AuditError, BadModel
-from audit.gates import adapt, deterministic
-from audit.geometry import distance, project
+from audit.court import DONE, Court, judge_attack, keep_worst
+from audit.errors import AuditError
+from audit.gates import adapt, bare_network, deterministic
 from audit.ledger import Arrays, Ledger
-from audit.oracle import Oracle
+from audit.oracle import SELECTION_DRAWS, Oracle
 from audit.plan import Plan, Unit
 from audit.rng import Stream, derive_seed
 from audit.types import Step, ThreatModel
@@ -58,13 +58,23 @@ class Target:
 
 
 class LocalEngine:
-    """One process, one unit after the other, in the plan's order."""
+    """One process, one unit after the other, in the plan's order.
+
+    clean, best: P(correct) of each clean image and of its worst image so far, by the selecting draws: float32 (n,).
+    """
 
     def __init__(self, plan: Plan, target: Target, ledger: Ledger) -> None:
         self.plan, self.target, self.ledger = plan, target, ledger
         self.replay = deterministic(plan.profile, target.traits)
-        self.alive: NDArray[np.bool_] = np.zeros(plan.n, dtype=bool)
-        self.correct = self.alive.copy()
+        self.best: NDArray[np.float32] = np.zeros(plan.n, np.float32)
+        self.clean = self.best.copy()
+        self.bare_correct: NDArray[np.bool_] = np.zeros(plan.n, bool)
+        self.bare = bare_network(target.model) if any(step.transfers for step in plan.steps) else None
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """What no step has broken yet: bool (n,)."""
+        return self.best > DONE
 
     def run(self, watcher: Watcher) -> None:
         for unit in self.plan.units():
@@ -81,10 +91,12 @@ class LocalEngine:
             watcher.end(unit, *stored)
 
     def _account(self, unit: Unit, arrays: Arrays) -> None:
+        ids = arrays["ids"]
         if unit.step is None:
-            self.correct[arrays["ids"]] = self.alive[arrays["ids"]] = arrays["correct"]
+            self.clean[ids] = self.best[ids] = arrays["p_select"]
+            self.bare_correct[ids] = arrays["bare_correct"]
         elif self.plan.steps[unit.step].scope != "control":
-            self.alive[arrays["ids"][arrays["broken"]]] = False
+            self.best[ids] = np.fmin(self.best[ids], arrays["p_select"])
 
     def _size(self, unit: Unit) -> int:
         return len(self.plan.rows(unit.shard)) if unit.step is None else len(self._rows(unit))
@@ -93,23 +105,40 @@ class LocalEngine:
         """Indices of the images that a step attacks in a shard."""
         assert unit.step is not None
         step = self.plan.steps[unit.step]
-        pool = self.alive if step.scope == "survivors" else self.correct
-        shard = np.arange(self.plan.n)[slice(*_bounds(self.plan.rows(unit.shard)))]
-        return shard[pool[shard]][: step.limit]
+        pool = self.alive if step.scope == "survivors" else self.clean > DONE
+        if step.transfers and step.scope == "all":
+            pool |= self.bare_correct  # the bare network's own row counts these
+        chosen = np.flatnonzero(pool)[: step.limit]
+        rows = self.plan.rows(unit.shard)
+        return chosen[(chosen >= rows.start) & (chosen < rows.stop)]
 
-    def _oracle(self, *name: object) -> Oracle:
-        seed = derive_seed(self.plan.seed, "oracle", *name)
-        return Oracle(self.target.model, batch_size=self.plan.shard_size, seed=seed)
+    def _oracle(self, unit: Unit, stream: str, draws: int, model: nn.Module | None = None) -> Oracle:
+        seed = derive_seed(self.plan.seed, "oracle", unit.name, stream)
+        return Oracle(model or self.target.model, batch_size=self.plan.shard_size, seed=seed, draws=draws)
+
+    def _court(self, unit: Unit, step: Step | None) -> Court:
+        random = self.plan.draws > 1
+        bare = self.bare if step is None or step.transfers else None
+        return Court(
+            self._oracle(unit, "select", SELECTION_DRAWS if random else 1),
+            self._oracle(unit, "score", self.plan.draws) if random else None,
+            None if bare is None else self._oracle(unit, "bare", 1, bare),
+        )
 
     def _clean(self, unit: Unit) -> tuple[Arrays, dict[str, Any]]:
         rows = np.asarray(self.plan.rows(unit.shard), dtype=np.int64)
-        judged = self._oracle(unit.name).judge(self.target.x[rows], self.target.y[rows])
+        x, y, court = self.target.x[rows], self.target.y[rows], self._court(unit, None)
+        judged = court.select.judge(x, y)
+        scored = judged if court.score is None else court.score.judge(x, y)
+        bare = scored if court.bare is None else court.bare.judge(x, y)
         return {
             "ids": rows,
-            "label": self.target.y[rows].cpu().numpy(),
+            "label": y.cpu().numpy(),
             "prediction": judged.prediction.cpu().numpy(),
-            "correct": judged.correct.cpu().numpy(),
-            "p_correct": judged.p_correct.cpu().numpy(),
+            "correct": scored.correct.cpu().numpy(),
+            "p_select": judged.p_correct.cpu().numpy(),
+            "p": scored.p_correct.cpu().numpy(),
+            "bare_correct": bare.correct.cpu().numpy(),
             "logits": judged.logits.cpu().numpy(),
         }, {}
 
@@ -119,72 +148,59 @@ class LocalEngine:
         threat = self.plan.threat if step.eps is None else ThreatModel(self.plan.threat.norm, step.eps)
         seed = derive_seed(self.plan.seed, step.name, unit.shard)
         x, y = self.target.x[rows], self.target.y[rows]
-        oracle = self._oracle(unit.name)
+        court = self._court(unit, step)
         probe = Probe(
             adapt(self.target.model, step.adapters), x, y, threat,
             stream=Stream(derive_seed(seed, "defense")),
-            confirm=lambda images, who: ~oracle.judge(images, y[who]).correct,
+            confirm=lambda images, who: court.fooled(images, y[who]),
             stop_early=step.scope != "all", replay=self.replay,
             beat=lambda: watcher.beat(int(probe.forwards.sum())),
         )  # fmt: skip
-        candidate, error = _call(step, probe, x, y, threat, seed) if len(rows) else (None, None)
-        try:
-            arrays = _judge(oracle, probe, candidate, x, y, threat)
-        except BadModel as refused:  # NaN logits on an adversarial candidate: unknown, not robust
-            error = f"{error}; {refused}" if error else str(refused)
-            probe.best_margin.fill_(float("inf"))
-            arrays = _judge(oracle, probe, None, x, y, threat)
-        arrays["error"] = np.full(len(rows), error is not None) & ~arrays["broken"]
-        arrays["ids"] = rows
+        returned = _call(step, probe, x, y, threat, seed) if len(rows) else _Returned()
+        usable = torch.ones(len(rows), dtype=torch.bool, device=x.device)
+        if returned.images is not None:
+            usable = torch.isfinite(returned.images).flatten(1).all(1)
+        columns = judge_attack(court, probe, returned.images, usable, x, y, threat)
+        failed = ~usable.cpu().numpy() | columns.pop("unjudged") | (returned.error is not None)
+        columns = keep_worst(columns, self.best[rows])
+        error = returned.error or _why(int((~usable).sum()), int(failed.sum()))
+        arrays = {
+            **columns,
+            "ids": rows,
+            "error": failed & ~columns["broken"],
+            "forwards": probe.forwards.numpy(),
+            "backwards": probe.backwards.numpy(),
+            "trace": _thin(probe.trace),
+        }
         return arrays, {"step": step.name, "shard": unit.shard, "seed": seed, "error": error}
 
 
-def _bounds(rows: range) -> tuple[int, int]:
-    return rows.start, rows.stop
+@dataclass(frozen=True)
+class _Returned:
+    """What an attack gave back; no images where it ended early or failed."""
+
+    images: Tensor | None = None
+    error: str | None = None
 
 
-def _call(
-    step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int
-) -> tuple[Tensor | None, str | None]:
-    """What the attack returned (None when it ended early or failed) and the error, if any."""
+def _why(nan_images: int, failed: int) -> str | None:
+    if nan_images:
+        return f"the attack returned NaN or infinite pixels for {nan_images} images"
+    return f"the defense returned NaN or infinite logits for {failed} adversarial candidates" if failed else None
+
+
+def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> _Returned:
     try:
         found = registry.attacks.load(step.attack)(probe, x, y, threat, seed=seed, **step.params)
-        return checked(step.attack, found, x), None  # third parties need not use our wrapper
+        return _Returned(checked(step.attack, found, x))  # third parties need not use our wrapper
     except AllBroken:
-        return None, None
+        return _Returned()
     except Exception as error:
         if isinstance(error, AuditError):
             log.warning("%s: %s", step.name, error)
         else:
             log.exception("%s failed", step.name)
-        return None, f"{type(error).__name__}: {error}"
-
-
-def _judge(oracle: Oracle, probe: Probe, candidate: Tensor | None, x: Tensor, y: Tensor, threat: ThreatModel) -> Arrays:
-    """Let the Oracle decide, on the returned images first, then on the best query of what they did not break."""
-    final = x.clone() if candidate is None else project(candidate, x, threat)
-    prediction, broken = y.clone(), torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    if candidate is not None:
-        judged = oracle.judge(final, y)
-        prediction, broken = judged.prediction, ~judged.correct
-    returned = broken if candidate is None else broken.clone()  # nothing returned: what it met on the way counts
-    harvest = ((probe.best_margin < 0) & ~broken).nonzero().flatten()
-    if len(harvest):
-        found = project(probe.best_query[harvest], x[harvest], threat)
-        judged = oracle.judge(found, y[harvest])
-        good = harvest[~judged.correct]
-        broken[good] = True
-        final[good], prediction[good] = found[~judged.correct], judged.prediction[~judged.correct]
-    return {
-        "broken": broken.cpu().numpy(),
-        "returned_broken": returned.cpu().numpy(),
-        "prediction": prediction.cpu().numpy(),
-        "distance": distance(final, x, threat.norm).cpu().numpy() if len(x) else np.zeros(0, np.float32),
-        "x_adv": final[broken].cpu().numpy(),
-        "forwards": probe.forwards.numpy(),
-        "backwards": probe.backwards.numpy(),
-        "trace": _thin(probe.trace),
-    }
+        return _Returned(error=f"{type(error).__name__}: {error}")
 
 
 def _thin(trace: Sequence[tuple[float, ...]]) -> NDArray[np.float32]:

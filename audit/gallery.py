@@ -25,10 +25,10 @@ def write_gallery(path: Path, plan: Plan, target: Target, ledger: Ledger) -> Non
         if stored is None or unit.step is None or plan.steps[unit.step].scope == "control":
             continue
         arrays = stored[0]
-        broken = arrays["broken"]
-        found = zip(arrays["ids"][broken], arrays["x_adv"], arrays["prediction"][broken], strict=True)
-        for image, adversarial, prediction in found:
-            if len(chosen) < SHOWN and int(image) not in chosen:
+        kept = arrays["kept"]
+        columns = (arrays[name][kept] for name in ("ids", "prediction", "broken"))
+        for image, prediction, broken, adversarial in zip(*columns, arrays["x_adv"], strict=True):
+            if broken and len(chosen) < SHOWN and int(image) not in chosen:
                 chosen[int(image)] = (plan.steps[unit.step].name, adversarial, int(prediction))
     if not chosen:
         return

@@ -18,7 +18,7 @@ from audit import registry
 from audit.errors import BadModel
 from audit.oracle import check_logits, check_mode
 from audit.rng import Stream
-from audit.types import AdapterSpec, Step
+from audit.types import BARE, AdapterSpec, Step
 
 SAMPLE = 1000
 REPEATS = 3
@@ -29,6 +29,16 @@ def adapt(model: nn.Module, adapters: Iterable[AdapterSpec]) -> nn.Module:
     for spec in adapters:
         model = registry.adapters.load(spec.name)(model, **spec.params)
     return model.eval()
+
+
+def bare_network(model: nn.Module) -> nn.Module:
+    """The classifier inside a defense with a test-time part. Raises BadModel where there is none."""
+    return adapt(model, [AdapterSpec(BARE)])
+
+
+def staged(model: nn.Module) -> bool:
+    """Has the defense a test-time part in front of a bare network, by the convention of `audit.protocols.Defense`?"""
+    return all(isinstance(getattr(model, part, None), nn.Module) for part in ("purifier", "network"))
 
 
 def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
@@ -100,13 +110,15 @@ def _looks_like_softmax(logits: Tensor) -> bool:
 def forward_mismatch(model: nn.Module, steps: Iterable[Step], x: Tensor, *, seed: int) -> dict[str, float]:
     """Share of images that a step's adapted model classifies otherwise than the defense, per adapted step.
 
-    The same random stream is used on both sides, so a stochastic defense is compared draw by draw.
+    The same random stream is used on both sides, so a stochastic defense is compared draw by draw. An average over
+    draws (EOT) and the bare network are meant to answer otherwise: EOT is left out, and steps on the bare network too.
     """
     result: dict[str, float] = {}
     with torch.no_grad():
         for step in steps:
-            if step.adapters:
-                adapted = adapt(model, step.adapters)
+            exact = [adapter for adapter in step.adapters if adapter.name != "eot"]
+            if exact and not step.transfers:
+                adapted = adapt(model, exact)
                 with Stream(seed):
                     expected = model(x).argmax(1)
                 with Stream(seed):

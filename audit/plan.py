@@ -56,6 +56,11 @@ class Plan:
         return ThreatModel(self.identity["norm"], self.identity["eps"])
 
     @property
+    def draws(self) -> int:
+        """Fresh draws that score an image: 1 unless the defense is stochastic."""
+        return int(self.identity.get("draws", 1))
+
+    @property
     def fingerprint(self) -> str:
         """sha256 of the identity; two runs with one fingerprint have the same records."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
@@ -71,10 +76,10 @@ class Plan:
         return [Unit(None, shard, f"00-{CLEAN}-{shard:04d}") for shard in range(self.shards)]
 
     def units(self) -> Iterator[Unit]:
-        """The clean pass of every shard, then each step over all shards. A control runs on the first shard only."""
+        """The clean pass of every shard, then each step over all shards."""
         yield from self.clean_units()
         for number, step in enumerate(self.steps):
-            for shard in range(1 if step.scope == "control" else self.shards):
+            for shard in range(self.shards):
                 yield Unit(number, shard, f"{number + 1:02d}-{step.name}-{shard:04d}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -42,7 +42,9 @@ class Defense(Protocol):
     """A trained classifier plus its inference-time parts.
 
     `load` returns a module in evaluation mode that maps float32 images (n, c, h, w) in [0,1] to logits (n, k);
-    normalisation lives inside it. `traits` are those of `audit.types.TRAITS`.
+    normalisation lives inside it. `traits` are those of `audit.types.TRAITS`. A defense with a test-time part is a
+    module with two submodules: `purifier` (images -> images) and `network` (the bare classifier, images -> logits);
+    its audit then shows attacks on the bare network, their images judged by the whole, and attacks on the whole.
     """
 
     name: str

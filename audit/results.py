@@ -16,14 +16,19 @@ from audit.plan import Plan, read_plan
 from audit.types import Step
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+VIEWS = ("returned", "first", "lowest", "base")
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One step over all its shards. Boolean arrays have shape (n,), indexed by image.
+    """One step over all its shards. Arrays have shape (n,), indexed by image.
 
     attacked; broken (an adversarial image was verified, returned or harvested on the way); returned (the image that
-    the attack itself returned is adversarial); errors. `alive_after` is what no step up to this one has broken.
+    the attack itself returned is adversarial); errors. `p_after` is P(correct) of the worst image of each up to and
+    with this step, scored on draws that chose nothing; `p_own` that of this step's image alone. `views`: P(correct) of what the attack left behind, by
+    kind: "returned"; and where it saw the bare network only, "first", "lowest" and "base" (the bare network's own
+    answer); an image that was not attacked has its clean value.
     """
 
     step: Step
@@ -31,13 +36,20 @@ class StepResult:
     broken: Bools
     returned: Bools
     errors: Bools
-    alive_after: Bools
+    p_after: Floats
+    p_own: Floats
+    views: Mapping[str, Floats]
     forwards: int
     backwards: int
     seconds: float
     messages: tuple[str, ...]
     traces: tuple[NDArray[np.float32], ...]
     done: bool
+
+    @property
+    def alive_after(self) -> Bools:
+        """What no step up to this one has broken."""
+        return self.p_after >= 0.5
 
     @property
     def silent(self) -> Bools:
@@ -51,6 +63,8 @@ class Results:
 
     plan: Plan
     correct: Bools
+    p_clean: Floats
+    bare_correct: Bools
     label: NDArray[np.int64]
     prediction: NDArray[np.int64]
     logits: NDArray[np.float32]
@@ -89,6 +103,34 @@ class Results:
         return alive
 
     @property
+    def p_worst(self) -> Floats:
+        """P(correct) of the worst image of each over everything that ran: float32 (n,)."""
+        return self.steps[-1].p_after if self.steps else self.p_clean
+
+    @property
+    def p_claimed(self) -> Floats:
+        """P(correct) under the attacks that the claim was made with: float32 (n,).
+
+        The worst case per image; of a stochastic defense, the figures of its lowest attack, because a minimum over
+        noisy shares would be too low.
+        """
+        if self.plan.draws == 1:
+            return self.survives_claimed.astype(np.float32)
+        found = [r.views.get("returned", r.p_own) for r in self.claimed]
+        return min(found, key=lambda p: float(p.mean()), default=self.p_clean)
+
+    def p_route(self, *, transfers: bool) -> Floats | None:
+        """P(correct) over the steps of one route alone, end to end or by transfer; None when none was done."""
+        steps = [r for r in self.counted if r.step.transfers is transfers and r.done]
+        return np.minimum.reduce([self.p_clean, *(r.p_own for r in steps)]) if steps else None
+
+    @property
+    def p_base(self) -> Floats | None:
+        """What the images leave of the bare network's accuracy; None without a test-time part."""
+        found = [r.views["base"] for r in self.counted if "base" in r.views and r.done]
+        return np.minimum.reduce([self.bare_correct.astype(np.float32), *found]) if found else None
+
+    @property
     def unknown(self) -> Bools:
         """Images that nothing broke but on which at least one counted step crashed."""
         failed = np.zeros_like(self.correct)
@@ -105,6 +147,8 @@ def read_results(run_dir: Path) -> Results:
     plan, ledger = read_plan(run_dir), Ledger(run_dir)
     n = plan.n
     correct, prediction, label = np.zeros(n, bool), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+    p_clean, bare_correct = np.zeros(n, np.float32), np.zeros(n, bool)
+    best = p_clean.copy()
     logits = np.full((n, int(plan.profile["classes"])), np.nan, np.float32)
     missing = 0
     found: dict[int, list[tuple[Arrays, dict[str, Any]]]] = {i: [] for i in range(len(plan.steps))}
@@ -118,27 +162,44 @@ def read_results(run_dir: Path) -> Results:
         elif unit.step is None:
             ids = stored[0]["ids"]
             correct[ids], prediction[ids] = stored[0]["correct"], stored[0]["prediction"]
+            p_clean[ids], best[ids] = stored[0]["p"], stored[0]["p_select"]
+            bare_correct[ids] = stored[0]["bare_correct"]
             logits[ids], label[ids] = stored[0]["logits"], stored[0]["label"]
         else:
             found[unit.step].append(stored)
-    alive, steps = correct.copy(), []
+    running, steps = p_clean.copy(), []
+    clean = {"base": bare_correct.astype(np.float32)}
     for number, step in enumerate(plan.steps):
-        result = _step_result(step, found[number], alive, done=lacking[number] == 0)
-        alive = result.alive_after
+        for arrays, _ in found[number] if step.scope != "control" else ():
+            ids = arrays["ids"]
+            lower = arrays["p_select"] < best[ids]  # false for NaN
+            best[ids[lower]], running[ids[lower]] = arrays["p_select"][lower], arrays["p"][lower]
+        result = _step_result(step, found[number], running.copy(), p_clean, clean, done=lacking[number] == 0)
         steps.append(result)
-    return Results(plan, correct, label, prediction, logits, tuple(steps), missing, _checks(run_dir))
+    return Results(
+        plan, correct, p_clean, bare_correct, label, prediction, logits, tuple(steps), missing, _checks(run_dir)
+    )
 
 
-def _step_result(step: Step, units: list[tuple[Arrays, dict[str, Any]]], alive: Bools, *, done: bool) -> StepResult:
-    masks = {name: np.zeros_like(alive) for name in ("attacked", "broken", "returned_broken", "error")}
+def _step_result(
+    step: Step, units: list[tuple[Arrays, dict[str, Any]]], p_after: Floats, p_clean: Floats,
+    clean: Mapping[str, Floats], *, done: bool,
+) -> StepResult:  # fmt: skip
+    masks = {name: np.zeros(len(p_after), bool) for name in ("attacked", "broken", "returned_broken", "error")}
+    views: dict[str, Floats] = {}
+    own = p_clean.copy()
     for arrays, _ in units:
         ids = arrays["ids"]
         masks["attacked"][ids] = True
         for name in ("broken", "returned_broken", "error"):
             masks[name][ids] = arrays[name]
+        own[ids] = np.fmin(own[ids], arrays["p"])
+        for name in VIEWS:
+            if f"p_{name}" in arrays:
+                view = views.setdefault(name, clean.get(name, p_clean).copy())
+                view[ids] = np.where(np.isnan(arrays[f"p_{name}"]), view[ids], arrays[f"p_{name}"])
     return StepResult(
-        step, masks["attacked"], masks["broken"], masks["returned_broken"], masks["error"],
-        alive if step.scope == "control" else alive & ~masks["broken"],
+        step, masks["attacked"], masks["broken"], masks["returned_broken"], masks["error"], p_after, own, views,
         sum(int(a["forwards"].sum()) for a, _ in units), sum(int(a["backwards"].sum()) for a, _ in units),
         sum(float(meta["seconds"]) for _, meta in units),
         tuple(str(meta["error"]) for _, meta in units if meta["error"]),

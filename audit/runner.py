@@ -16,21 +16,25 @@ import torch
 from audit import __version__, registry
 from audit.datasets import Dataset, load_path
 from audit.device import find_device
+from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
 from audit.errors import BadInput, BadModel, CannotWrite, Unsupported
 from audit.gallery import write_gallery
-from audit.gates import fingerprint_model, forward_mismatch, profile
+from audit.gates import fingerprint_model, forward_mismatch, profile, staged
 from audit.ledger import Arrays, Ledger, write_json
+from audit.oracle import draws_for
 from audit.plan import Plan, Unit, match, read_plan
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
-from audit.suites import get_suite, override, resolve_temperature
+from audit.rules import Nature, fit
+from audit.suites import override, resolve_temperature, steps_for
 from audit.summary import Audit, load_run
 from audit.types import Claim, Step, ThreatModel, parse_eps
 from audit.verify import verify_images
 from audit.versions import versions
+from audit.weakened import weakened
 
-FORWARD_SAMPLE = 100
+STOCHASTIC_N = 250  # twenty draws of each of twenty looks make an image about as dear as the rest of a suite
 
 
 class Silent:
@@ -54,7 +58,8 @@ def prepare(
     defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: Path | None = None,
     data_dir: Path | None = None, download: bool = False, weights: Path | None = None, n: int | None = None,
     seed: int = 0, eps: float | str = "8/255", norm: str = "Linf", device: str = "auto", batch_size: int = 250,
-    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed", command: str = "",
+    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed",
+    claim_clean: float | None = None, command: str = "",
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
@@ -63,25 +68,33 @@ def prepare(
     threat = ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
     if batch_size < 1:
         raise BadInput(f"--batch-size is {batch_size}, expected at least 1")
-    chosen = get_suite(suite)
+    chosen = steps_for(suite, defense)
     known: Defense = registry.defenses.load(defense)
-    images = _images(dataset, data, data_dir, download).first(n)
+    images = _images(dataset, data, data_dir, download)
+    few = min(STOCHASTIC_N, len(images.x)) if "stochastic" in known.traits else None
+    images = images.first(few if n is None else n)
     place = find_device(device)
     checkpoint = known.checkpoint(dataset, weights)
     model = known.load(checkpoint).to(place)
     _check_channels(checkpoint, images)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
-    options = {step.attack: registry.attacks.load(step.attack).defaults for step in chosen.steps}
-    steps = _supported(override(chosen.steps, settings, options), threat)
     seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
-    claims = _claims(known, dataset, checkpoint, threat)
-    stated = _stated(claims, claim_robust, claim_attack, known, dataset, checkpoint, threat)
+    nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
+    fitted = fit(chosen, nature)
+    options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
+    own, asked = override(fitted, (), options), override(fitted, settings, options)
+    steps = _supported(asked, threat)
+    claims = _claims(known, dataset, checkpoint, threat) if data is None else []
+    stated = _stated(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
-        "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits), "dataset_digest": images.digest,
+        "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits),
+        "staged": nature.staged, "draws": draws_for(len(images.x)) if nature.stochastic else 1,
+        "dataset_digest": images.digest,
         "n": len(images.x), "norm": threat.norm, "eps": threat.eps, "seed": seed, "suite": suite,
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
-        "expected_clean_acc": checkpoint.measured.get("clean_accuracy"), "claim": asdict(stated) if stated else None,
+        "weakened": weakened(own, steps, lambda step, params: registry.attacks.load(step.attack).cost(params)),
+        "expected_clean_acc": _expected(checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
         "code": __version__, "versions": versions(),
     }  # fmt: skip
     runtime = {
@@ -183,20 +196,28 @@ def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[Step, ...]:
 
 
 def _claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
-    """The paper's claims that speak of this very data set, network and threat."""
+    """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
     network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
     return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
 
 
 def _stated(
-    claims: list[Claim], typed: float | None, attack: str, known: Defense, dataset: str, checkpoint: Checkpoint,
-    threat: ThreatModel,
+    claims: list[Claim], typed: float | None, attack: str, clean: float | None, known: Defense, dataset: str,
+    checkpoint: Checkpoint, threat: ThreatModel,
 ) -> Claim | None:  # fmt: skip
     """A typed claim wins; then the paper's lowest for this model; None leaves the claim to be measured."""
     if typed is not None:
         network = str(checkpoint.architecture.get("name", "unknown"))
-        return Claim(known.name, dataset, network, threat, attack, typed, "typed", basis="typed")
+        return Claim(known.name, dataset, network, threat, attack, typed, "typed", clean, basis="typed")
     return min(claims, key=lambda c: c.robust_acc, default=None)
+
+
+def _expected(checkpoint: Checkpoint, typed: float | None) -> float | None:
+    """The clean accuracy to hold the model against: typed, else recorded after training. Raises BadInput."""
+    if typed is not None and not 0 <= typed <= 1:
+        raise BadInput(f"--claim-clean is {typed}, expected a fraction in [0,1]; type 0.91 for 91 %")
+    recorded: float | None = checkpoint.measured.get("clean_accuracy")
+    return recorded if typed is None else typed
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

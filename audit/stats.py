@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binomtest
+from scipy.stats import beta, binomtest, t
 
 from audit.types import Estimate
 
 CONFIDENCE = 0.95
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
 
 
-def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact two-sided binomial interval (Clopper and Pearson 1934). n = 0 gives (0, 1).
+def clopper_pearson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Two-sided binomial interval (Clopper and Pearson 1934), exact for counts. n = 0 gives (0, 1).
 
+    `successes` may be a sum of n independent values in [0,1], such as shares of correct draws: no such value varies
+    more than a coin of the same mean, so the interval covers images and draws alike, and errs on the wide side.
     Raises ValueError when `successes` is not in [0, n].
     """
     if not 0 <= successes <= n:
@@ -28,9 +33,26 @@ def clopper_pearson(successes: int, n: int, confidence: float = CONFIDENCE) -> t
     return low, high
 
 
-def estimate(correct: int, n: int) -> Estimate:
+def estimate(correct: float, n: int) -> Estimate:
     """`correct` of `n` as an accuracy with its 95 % interval."""
+    correct = min(max(float(correct), 0.0), n)
+    correct = int(correct) if correct.is_integer() else correct
     return Estimate(correct, n, correct / n if n else 0.0, clopper_pearson(correct, n))
+
+
+def total(shares: Floats) -> float:
+    """The sum of shares (n,) in float64."""
+    return float(np.sum(shares, dtype=np.float64))
+
+
+def paired_interval(first: Floats, second: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the mean of first - second (n,), by Student's t over images. Fewer than 2 images give (-1, 1)."""
+    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    n = len(difference)
+    if n < 2:
+        return -1.0, 1.0
+    half = float(t.ppf((1 + confidence) / 2, n - 1)) * float(difference.std(ddof=1)) / n**0.5
+    return float(difference.mean()) - half, float(difference.mean()) + half
 
 
 def mcnemar(first: Bools, second: Bools) -> float:

@@ -53,6 +53,23 @@ CLAIMED_STEPS = (
     ),
 )
 
+_TARGETED = Step("apgd-t", "apgd-t", "claimed", "all", why="the targeted attack of AutoAttack")
+
+
+def _iterated(name: str, attack: str, steps: int, rel_stepsize: float) -> Step:
+    why = f"{steps} CE steps of {rel_stepsize:g} eps"
+    return Step(name, attack, "claimed", "all", params={"steps": steps, "rel_stepsize": rel_stepsize}, why=why)
+
+
+CLAIMED_BY: Mapping[str, tuple[Step, ...]] = {
+    # TPAP, Table 2: FGSM, PGD-20 and PGD-100 (public code: step .003 at 8/255), AutoAttack.
+    "tpap": (*(CLAIMED_STEPS[i] for i in (0, 2, 3, 4)), replace(_TARGETED, name="claimed-apgd-t")),
+    # Catastrophic overfitting, Sec. 4: FGSM, PGD-50 with step 2/255 at 16/255, APGD-T.
+    "co_noise": (CLAIMED_STEPS[0], _iterated("pgd-50", "pgd", 50, 0.125), replace(_TARGETED, name="claimed-apgd-t")),
+    # SIM-Adv, Table 3: FGSM, BIM(10,40), Madry(10,40).
+    "sim_adv": (CLAIMED_STEPS[0], _iterated("bim-40", "bim", 40, 0.1), _iterated("madry-40", "pgd", 40, 0.1)),
+}  # fmt: skip
+
 UNBOUNDED = Step(
     "unbounded", "apgd-margin", "control", "control", params={"n_iter": 100}, eps=1.0, limit=100,
     why="with no bound but the box every image must fall; if not, the attack is at fault",
@@ -92,7 +109,7 @@ SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
-        Suite("claimed", "what the super-fitting paper ran: five cross-entropy attacks, step eps/10", CLAIMED_STEPS),
+        Suite("claimed", "what the paper of the defense ran; else five cross-entropy attacks, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
         Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
@@ -105,6 +122,17 @@ def get_suite(name: str) -> Suite:
     if name not in SUITES:
         raise UnknownName(f"unknown suite {name!r}: {closest(name, sorted(SUITES))}")
     return SUITES[name]
+
+
+def steps_for(suite: str, defense: str) -> tuple[Step, ...]:
+    """The suite's steps, its claimed ones being those that the paper of `defense` ran. Raises UnknownName."""
+    found = get_suite(suite).steps
+    own = CLAIMED_BY.get(defense)
+    if own is None or not any(step.suite == "claimed" for step in found):
+        return found
+    if suite == "quick":
+        own = tuple(step for step in own if int(step.params.get("steps", 1)) <= 50 and step.attack != "apgd-t")
+    return (*own, *(step for step in found if step.suite != "claimed"))
 
 
 def override(

@@ -8,11 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from audit.diagnoses import diagnose
 from audit.results import Results, StepResult, read_results
-from audit.stats import estimate
+from audit.routes import Routes, end_to_end_ran, overall, routes
+from audit.stats import estimate, total
 from audit.types import Claim, Diagnosis, Estimate, ThreatModel, Verdict, show_eps
-from audit.verdict import judge_claim
+from audit.verdict import judge_claim, proven, unknown_images
 
 SCHEMA_VERSION = 1
 
@@ -50,19 +53,52 @@ class Audit:
 
     @property
     def clean(self) -> Estimate:
-        return estimate(int(self.results.correct.sum()), len(self.results.correct))
+        """Over the images that the clean pass has come to; all of them, once the run is finished."""
+        return estimate(total(self.results.p_clean), self._seen)
+
+    @property
+    def _seen(self) -> int:
+        return int((self.results.prediction >= 0).sum())
 
     @property
     def claimed(self) -> Estimate | None:
-        """Worst case over the claimed attacks, by the images that they returned; None when none ran."""
+        """Worst case over the claimed attacks, by the images that they returned; None when none ran.
+
+        Images on which one of them crashed count as broken here: see `claimed_unknown`.
+        """
         if not self.results.claimed:
             return None
-        return estimate(int(self.results.survives_claimed.sum()), len(self.results.correct))
+        return estimate(total(self.results.p_claimed), self._seen)
+
+    @property
+    def claimed_unknown(self) -> int:
+        """Images that no claimed attack returned broken and on which one of them crashed."""
+        returned, failed = (np.zeros_like(self.results.correct) for _ in range(2))
+        for result in self.results.claimed:
+            returned, failed = returned | result.returned, failed | result.errors
+        return int((failed & ~returned).sum())
 
     @property
     def adaptive(self) -> Estimate:
         """Worst case per image over everything that ran. Images that are unknown count as surviving here."""
-        return estimate(int(self.results.survives_all.sum()), len(self.results.correct))
+        return estimate(total(proven(self.results, self.results.p_worst)), self._seen)
+
+    @property
+    def headline(self) -> Estimate | None:
+        """`adaptive`, or None where it would mislead: no attack has seen the whole of a defense with a test-time part."""
+        return self.adaptive if end_to_end_ran(self.results) else None
+
+    @property
+    def worst_draw(self) -> Estimate | None:
+        """The share of images that every draw of a stochastic defense gets right; never a headline. Else None."""
+        if self.results.plan.draws == 1:
+            return None
+        return estimate(int((self.results.p_worst == 1).sum()), self._seen)
+
+    @property
+    def unknown(self) -> int:
+        """Images that nothing provably broke and on which an attack crashed, or whose broken image was rejected."""
+        return int(unknown_images(self.results).sum())
 
     def to_dict(self) -> dict[str, Any]:
         """The content of report.json, version 1 (schema: reports/schema/report-1.json)."""
@@ -77,6 +113,7 @@ class Audit:
             "defense": {
                 "name": identity["defense"], "architecture": identity["architecture"],
                 "weights_sha256": identity["weights_sha256"], "traits": identity["traits"],
+                "inference": identity.get("inference", {}),
             },
             "dataset": {
                 "name": identity["dataset"], "source": plan.runtime.get("data_source", ""), "n": plan.n,
@@ -86,8 +123,12 @@ class Audit:
             "claim": asdict(self.claim) if self.claim else None,
             "paper_claims": list(plan.runtime.get("paper_claims", [])),
             "clean": _estimate(self.clean),
-            "claimed": _estimate(self.claimed),
-            "adaptive": _estimate(self.adaptive),
+            "claimed": {**_estimate(self.claimed), "unknown": self.claimed_unknown},
+            "adaptive": {**_estimate(self.headline), "unknown": self.unknown},
+            "draws": plan.draws,
+            "worst_draw": _estimate(self.worst_draw),
+            "overall": {route: _estimate(figure) for route, figure in overall(self.results).items()},
+            "routes": [_route(family) for family in routes(self.results)],
             "attacks": [self._attack(result) for result in self.results.steps],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "verdict": asdict(self.verdict),
@@ -104,7 +145,8 @@ class Audit:
         figure = _estimate(counted)
         return {
             "name": step.name, "attack": step.attack, "suite": step.suite, "scope": step.scope, "why": step.why,
-            "adapters": [asdict(a) for a in step.adapters], "params": dict(step.params), "eps": step.eps,
+            "adapters": [asdict(a) for a in step.adapters], "route": "transfer" if step.transfers else "end-to-end",
+            "params": dict(step.params), "eps": step.eps,
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
@@ -113,20 +155,27 @@ class Audit:
         }  # fmt: skip
 
     def _cumulative(self, result: StepResult) -> Estimate | None:
-        n = len(self.results.correct)
-        return None if result.step.scope == "control" else estimate(int(result.alive_after.sum()), n)
+        if result.step.scope == "control":
+            return None
+        return estimate(total(proven(self.results, result.p_after)), self._seen)
 
     def _counted(self, result: StepResult) -> tuple[Estimate | None, str]:
         """The figure of one attack and what it counts; None where it crashed, or attacked nothing."""
-        n = len(self.results.correct)
-        if result.step.scope == "survivors":
-            return self._cumulative(result), "cumulative"
+        kind = {"survivors": "cumulative", "all": "alone", "control": "control"}[result.step.scope]
         if result.errors.any() or not result.done:
-            return None, "alone" if result.step.scope == "all" else "control"
+            return None, kind
+        if result.step.scope == "survivors":
+            return self._cumulative(result), kind
         if result.step.scope == "all":
-            return estimate(int((self.results.correct & ~result.returned).sum()), n), "alone"
+            returned = result.views.get("returned")
+            return (None if returned is None else estimate(total(returned), self._seen)), kind
         left, attacked = int((result.attacked & ~result.broken).sum()), int(result.attacked.sum())
-        return (estimate(left, attacked) if attacked else None), "control"
+        return (estimate(left, attacked) if attacked else None), kind
+
+
+def _route(family: Routes) -> dict[str, Any]:
+    figures = {name: _estimate(getattr(family, name)) for name in ("bare", "transfer", "first", "lowest", "end_to_end")}
+    return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +183,7 @@ def _threat(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _estimate(value: Estimate | None) -> dict[str, Any]:
-    if value is None:
+    if value is None or not value.n:
         return {"accuracy": None, "interval": None, "n": None, "correct": None}
     return {
         "accuracy": value.accuracy,

@@ -87,9 +87,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """An accuracy with its exact binomial (Clopper-Pearson) interval: `correct` of `n` images."""
+    """An accuracy with its 95 % Clopper-Pearson interval: `correct` of `n` images.
 
-    correct: int
+    For a stochastic defense `correct` is the sum over images of P(correct), a real number.
+    """
+
+    correct: float
     n: int
     accuracy: float
     interval: tuple[float, float]
@@ -97,6 +100,11 @@ class Estimate:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.accuracy:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def bounded(word: str, figure: str, unknown: int) -> str:
+    """A figure that unknown images make a bound: `at most 9.5%, 3 unknown`. As it is when there are none."""
+    return f"{word} {figure}, {unknown} unknown" if unknown else figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +115,7 @@ class AdapterSpec:
     params: Mapping[str, float | str] = field(default_factory=dict)
 
 
+BARE = "base"  # the adapter that shows an attack the bare network of a defense with a test-time part
 Scope = Literal["all", "survivors", "control"]
 
 
@@ -128,6 +137,11 @@ class Step:
     eps: float | None = None
     limit: int | None = None
     why: str = ""
+
+    @property
+    def transfers(self) -> bool:
+        """Are its images made against the bare network and then judged by the whole defense ("grey")?"""
+        return any(adapter.name == BARE for adapter in self.adapters)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

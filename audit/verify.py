@@ -31,7 +31,7 @@ def verify_images(plan: Plan, target: Target, ledger: Ledger) -> dict[str, Any]:
             continue
         step, arrays = plan.steps[unit.step], stored[0]
         threat = plan.threat if step.eps is None else ThreatModel(plan.threat.norm, step.eps)
-        ids = arrays["ids"][arrays["broken"]]
+        ids = arrays["ids"][arrays["kept"]]
         found = torch.from_numpy(arrays["x_adv"]).to(target.x.device).flip(0)
         rows = torch.from_numpy(ids.copy()).to(target.x.device).flip(0)
         inside = contains(found, target.x[rows], threat)

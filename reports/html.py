@@ -10,7 +10,20 @@ from markupsafe import Markup
 
 from audit.summary import Audit
 from reports import figures
-from reports.wording import claim_line, describe_params, fair, percent, reproduce, sentence
+from reports.wording import (
+    ROUTES,
+    attack_figure,
+    claim_line,
+    describe_params,
+    draws_note,
+    fair,
+    headline,
+    percent,
+    reproduce,
+    route_cells,
+    routes_note,
+    sentence,
+)
 
 
 def render_html(data: dict[str, Any], audit: Audit) -> str:
@@ -22,7 +35,12 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"sentence": sentence, "percent": percent, "params": describe_params}
+    environment.filters |= {
+        "sentence": sentence,
+        "percent": percent,
+        "params": describe_params,
+        "figure": attack_figure,
+    }
     classes = list(audit.results.plan.runtime.get("classes", []))
     finished = not audit.results.missing
     drawings = {
@@ -33,7 +51,12 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
     return environment.get_template("report.html.j2").render(
         r=data,
         claim_line=claim_line(data),
+        headlines={key: headline(data, key) for key in ("clean", "claimed", "adaptive")},
         reproduce=reproduce(data),
+        routes=[(family["attack"], route_cells(family)) for family in data["routes"]],
+        route_titles=[title for _, title in ROUTES],
+        routes_note=routes_note(data),
+        draws_note=draws_note(data),
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
         # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
         figures={name: Markup(svg) for name, svg in drawings.items()},

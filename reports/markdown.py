@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports.wording import claim_line, describe_params, fair, percent, reproduce
+from reports.wording import (
+    ROUTES,
+    attack_figure,
+    claim_line,
+    describe_params,
+    draws_note,
+    fair,
+    headline,
+    percent,
+    reproduce,
+    route_cells,
+    routes_note,
+)
 
 
 def render_markdown(data: Mapping[str, Any]) -> str:
@@ -13,13 +25,15 @@ def render_markdown(data: Mapping[str, Any]) -> str:
     verdict = data["verdict"]
     lines = [
         f"# {_cell(data['defense']['name'])}: {verdict['outcome']}", "",
+        *([f"This run is not finished: {data['run']['missing_units']} units are missing.", ""] if data["run"]["missing_units"] else []),
         *(f"- {_cell(reason)}" for reason in verdict["reasons"]), "",
         f"{_cell(claim_line(data))}", "",
         "| | accuracy | 95 % interval | n |", "|---|---|---|---|",
-        *(_estimate(name, data[name]) for name in ("clean", "claimed", "adaptive")), "",
+        *(_estimate(name, data) for name in ("clean", "claimed", "adaptive")), "",
         f"{data['threat']['norm']}, eps {data['threat']['eps_text']}, seed {data['run']['seed']}, "
         f"{_cell(data['dataset']['name'])} ({_cell(data['dataset']['source'])}), weights {data['defense']['weights_sha256'][:12]}, "
         f"unknown {verdict['unknown']}.", "",
+        *_routes(data),
         "| attack | parameters | attacked | broken | accuracy | counted | forward | backward | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_attack(a) for a in data["attacks"]), "",
@@ -40,16 +54,29 @@ def render_markdown(data: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
 
 
-def _estimate(name: str, value: Mapping[str, Any]) -> str:
+def _routes(data: Mapping[str, Any]) -> list[str]:
+    """How a random defense was judged, and the rows of a defense with a test-time part."""
+    lines = [draws_note(data), ""] if data["draws"] > 1 else []
+    if not data["routes"]:
+        return lines
+    return [
+        *lines, f"| attack | {' | '.join(title for _, title in ROUTES)} |", "|---" * (len(ROUTES) + 1) + "|",
+        *(f"| {family['attack']} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
+        routes_note(data), "",
+    ]  # fmt: skip
+
+
+def _estimate(name: str, data: Mapping[str, Any]) -> str:
+    value = data[name]
     if value["accuracy"] is None:
-        return f"| {name} | not measured | | |"
+        return f"| {name} | {headline(data, name)} | | |"
     low, high = value["interval"]
-    return f"| {name} | {value['accuracy']:.1%} | {low:.1%} to {high:.1%} | {value['n']} |"
+    return f"| {name} | {headline(data, name)} | {low:.1%} to {high:.1%} | {value['n']} |"
 
 
 def _attack(a: Mapping[str, Any]) -> str:
     cells = (
-        a["name"], _cell(describe_params(a)), a["attacked"], a["broken"], percent(a["accuracy"]), a["accuracy_is"],
+        a["name"], _cell(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), a["accuracy_is"],
         f"{a['forwards']:,}", f"{a['backwards']:,}", f"{a['seconds']:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"

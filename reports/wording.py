@@ -5,14 +5,89 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from audit.types import bounded
+
+BOUNDS = {"claimed": "at least", "adaptive": "at most"}
+UNMATCHED = (
+    " The paper's own numbers are for other data sets, images, networks or radii, so what its attacks measure on this"
+    " model is audited instead; the paper's numbers stand below."
+)
+NO_CLAIM = "No claim is under audit; the reason stands above."
+
 
 def percent(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.1%}"
 
 
+ROUTES = (
+    ("bare", "bare network"), ("transfer", "by transfer"), ("first", "first success"), ("lowest", "lowest margin"),
+    ("end_to_end", "end to end"),
+)  # fmt: skip
+REFUSED = "refused: no attack saw the whole defense"
+
+
+def route_cells(family: Mapping[str, Any]) -> list[str]:
+    """The figures of one attack along its routes, as printed; a bound where only survivors were attacked."""
+    cells = []
+    for name, _ in ROUTES:
+        figure = family[name]
+        bound = name == "end_to_end" and family["cumulative"]
+        low, high = figure["interval"] or (0, 0)
+        cells.append(
+            ""
+            if figure["accuracy"] is None
+            else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{' *' if bound else ''}"
+        )
+    return cells
+
+
+def routes_note(data: Mapping[str, Any]) -> str:
+    """What the table of routes says, in one paragraph."""
+    note = (
+        "Transfer: images made against the bare network and then judged by the whole defense, which is how papers of "
+        "such defenses measure; first success and lowest margin are two other images of the same attack. End to end: the "
+        "attack saw the whole defense."
+    )
+    starred = any(family["cumulative"] for family in data["routes"])
+    return note + (" * counts what this attack and all before it leave." if starred else "")
+
+
+def draws_note(data: Mapping[str, Any]) -> str:
+    """How a stochastic defense was judged; empty for a deterministic one."""
+    if data["draws"] == 1:
+        return ""
+    worst = percent(data["worst_draw"]["accuracy"])
+    return (
+        f"The defense is random: each image was fixed first and then judged on {data['draws']} fresh draws that no attack "
+        f"saw. Figures are means over images of P(correct); {worst} of the images are right in every draw."
+    )
+
+
+def headline(data: Mapping[str, Any], key: str) -> str:
+    """The clean, claimed or adaptive accuracy; a bound where images are unknown or attacks have not run."""
+    figure = data[key]
+    if key == "adaptive" and figure["accuracy"] is None and data["clean"]["accuracy"] is not None:
+        return REFUSED
+    text, unknown = percent(figure["accuracy"]), int(figure.get("unknown", 0))
+    if figure["accuracy"] is None or key == "clean":
+        return text
+    if key == "adaptive" and data["run"]["missing_units"] and not unknown:
+        return f"at most {text} so far"
+    return bounded(BOUNDS[key], text, unknown)
+
+
 def sentence(text: str) -> str:
     """A reason as a sentence of its own."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def attack_figure(attack: Mapping[str, Any]) -> str:
+    """The accuracy of one attack, or why there is none."""
+    if attack["accuracy"] is not None:
+        return percent(attack["accuracy"])
+    if attack["errors"]:
+        return f"crashed on {attack['errors']} images"
+    return "nothing to attack" if attack["done"] else "has not run"
 
 
 def describe_params(attack: Mapping[str, Any]) -> str:
@@ -30,21 +105,21 @@ def claim_line(data: Mapping[str, Any]) -> str:
     """What is under audit, and where the number comes from."""
     claim = data["claim"]
     if claim is None:
-        return "No claim is under audit: the suite ran none of the attacks that a claim rests on."
-    line = f"Under audit: {claim['robust_acc']:.1%} robust accuracy under {claim['attack']} ({claim['source']})."
+        return NO_CLAIM
+    least = "at least " if claim["basis"] == "measured" and data["claimed"]["unknown"] else ""
+    line = f"Under audit: {least}{claim['robust_acc']:.1%} robust accuracy under {claim['attack']} ({claim['source']})."
     if claim["basis"] == "measured" and data["paper_claims"]:
-        line += (
-            " The paper's own numbers are for other data sets, networks or radii, so what its attacks measure on this"
-            " model is audited instead; the paper's numbers stand below."
-        )
+        line += UNMATCHED
     return line
 
 
 def fair(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """How a printed claim differs from what was audited; empty when it does not."""
     network = data["defense"]["architecture"]
+    own_images = (data["run"].get("images") or {}).get("data", "")
     found = {
         "data set": (claim["dataset"], data["dataset"]["name"]),
+        "images": ("", own_images),
         "network": (claim["architecture"], network.get("name")),
         "width": (1.0, network.get("width", 1.0)),
         "eps": (round(claim["threat"]["eps"], 6), round(data["threat"]["eps"], 6)),

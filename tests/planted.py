@@ -109,6 +109,13 @@ def nan(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: in
     return x * float("nan")
 
 
+@_planted("one-nan")
+def one_nan(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """A good attack whose first image is no number."""
+    found = good.function(model, x, y, threat, seed=seed)
+    return torch.cat([found[:1] * float("nan"), found[1:]])
+
+
 @_planted("cropped")
 def cropped(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
     return x[1:]

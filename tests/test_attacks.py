@@ -125,7 +125,7 @@ def test_leaving_the_box_is_caught():
         _check_inside(x - 1.0, x, ThreatModel("Linf", 1.0), "planted")
 
 
-@pytest.mark.parametrize("attack", [planted.nan, planted.cropped], ids=lambda a: a.name)
+@pytest.mark.parametrize("attack", [planted.cropped], ids=lambda a: a.name)
 def test_what_is_no_batch_of_images_is_refused(attack):
     model = TinyCNN()
     x, y = images(model)

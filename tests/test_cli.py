@@ -34,7 +34,7 @@ def finished(tmp_path_factory) -> Path:
 def test_a_run_leaves_its_files(finished):
     for name in ("plan.json", "checks.json", "run.log", "report.html", "report.json", "report.md"):
         assert (finished / name).stat().st_size > 0, name
-    assert len(list((finished / "units").glob("*.npz"))) == 2 + 5 * 2 + 1  # clean, five steps on two shards, control
+    assert len(list((finished / "units").glob("*.npz"))) == 2 + 6 * 2  # clean, five steps and a control on two shards
 
 
 def test_json_is_the_report_and_nothing_else(finished, capsys):

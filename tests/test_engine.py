@@ -22,6 +22,7 @@ EPS = 0.05
 PLANTED = {
     "crashes": "crashes", "crashes-late": "crashes_late", "interrupted": "interrupted", "idle": "idle",
     "passes-through": "passes_through", "good": "good", "nan": "nan", "leaves-ball": "leaves_ball",
+    "one-nan": "one_nan",
     "unwrapped-nan": "unwrapped_nan", "unwrapped-cropped": "unwrapped_cropped",
 }  # fmt: skip
 
@@ -80,7 +81,7 @@ def test_a_crash_is_an_error_and_nothing_else(name, scope, tmp_path):
     assert not step.returned.any()
     assert results.unknown.tolist() == step.attacked.tolist()
     assert len(step.messages) == 2  # the third shard holds no correctly classified image
-    assert engine.alive.tolist() == engine.correct.tolist()
+    assert engine.alive.tolist() == results.correct.tolist()
 
 
 def test_the_message_names_the_exception(tmp_path):
@@ -139,6 +140,20 @@ def test_a_model_in_training_mode_ends_the_run(tmp_path):
     target.model.train()
     with pytest.raises(BadModel, match="training mode"):
         run(make_plan([Step("fine", "good", "claimed", "all")]), target, tmp_path)
+
+
+def test_one_nan_image_costs_that_image_alone(tmp_path):
+    _, results = run(make_plan([Step("planted", "one-nan", "claimed", "all")]), grey(), tmp_path)
+    (step,) = results.steps
+    assert step.errors.nonzero()[0].tolist() == [0, 3]  # the first image of each shard that has one
+    assert step.broken.nonzero()[0].tolist() == [4, 5]
+    assert "NaN or infinite pixels for 1 images" in step.messages[0]
+
+
+def test_the_control_takes_its_images_from_every_shard(tmp_path):
+    steps = [Step("control", "good", "control", "control", eps=0.2, limit=5)]
+    _, results = run(make_plan(steps), grey(), tmp_path)
+    assert results.steps[0].attacked.nonzero()[0].tolist() == [0, 1, 2, 3, 4]
 
 
 # --- who is attacked, and what counts

@@ -74,7 +74,7 @@ def test_shards(plan, n, size, shards):
     assert [row for shard in range(shards) for row in split.rows(shard)] == list(range(n))
 
 
-def test_units_come_clean_first_then_step_by_step_and_the_control_once(plan):
+def test_units_come_clean_first_then_step_by_step(plan):
     assert list(plan.units()) == [
         Unit(None, 0, "00-clean-0000"),
         Unit(None, 1, "00-clean-0001"),
@@ -86,6 +86,8 @@ def test_units_come_clean_first_then_step_by_step_and_the_control_once(plan):
         Unit(1, 1, "02-rescaled-ce-0001"),
         Unit(1, 2, "02-rescaled-ce-0002"),
         Unit(2, 0, "03-unbounded-0000"),
+        Unit(2, 1, "03-unbounded-0001"),
+        Unit(2, 2, "03-unbounded-0002"),
     ]
     assert plan.clean_units() == list(plan.units())[:3]
 

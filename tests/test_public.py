@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import audit
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +23,11 @@ def test_importing_audit_imports_no_torch_and_no_attack_library():
     heavy = "{'torch', 'torchvision', 'torchattacks', 'pyautoattack', 'matplotlib'}"
     code = f"import sys, audit, audit.types, audit.results; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("module", ["audit.summary", "audit.verdict", "audit.results", "audit.plan", "audit.stats"])
+def test_what_reads_a_run_imports_no_torch(module):
+    subprocess.run([sys.executable, "-c", f"import {module}, sys; assert 'torch' not in sys.modules"], check=True)
 
 
 def test_the_readmes_commands_exist():

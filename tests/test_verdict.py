@@ -2,84 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from audit import diagnoses
 from audit.diagnoses import diagnose
-from audit.plan import Plan
-from audit.results import Results, StepResult
-from audit.types import Claim, Diagnosis, Step, ThreatModel
-from audit.verdict import judge_claim
-
-N = 1000
-PROFILE = {
-    "n": N, "clean_correct": 900, "classes": 10, "logit_gap": 5.0, "zero_gradient": 0.0, "saturated": 0.0,
-    "max_draw_difference": 0.0, "softmax_output": False,
-}  # fmt: skip
-CHECKS = {"forward_mismatch": {"rescaled-ce": 0.0}, "model_unchanged": True, "verified": 40, "rejected": 0}
-BLOCKING = (
-    "vanishing_gradient", "unbounded_control", "black_box_beats_white_box", "randomized", "softmax_output",
-    "clean_accuracy_handshake", "adapter_forward", "run_integrity",
-)  # fmt: skip
-ALL = (
-    "vanishing_gradient", "saturated_softmax", "claimed_attacks_too_weak", "unbounded_control", "silent_success",
-    "black_box_beats_white_box", "randomized", "softmax_output", "clean_accuracy_handshake", "adapter_forward",
-    "run_integrity",
-)  # fmt: skip
-
-
-def mask(*spans: tuple[int, int], n: int = N) -> np.ndarray:
-    made = np.zeros(n, bool)
-    for start, stop in spans:
-        made[start:stop] = True
-    return made
-
-
-NONE = mask()
-
-
-def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None, returned=None, errors=NONE, done=True,
-        messages=(), n=N) -> StepResult:  # fmt: skip
-    step = Step(name, "pgd", suite, scope)
-    attacked = mask((0, 900), n=n) if attacked is None else attacked
-    returned = broken if returned is None else returned
-    alive = mask((0, 900), n=n) & ~broken
-    return StepResult(step, attacked, broken, returned, errors, alive, 1, 1, 0.0, messages, (), done)
-
-
-def claimed(name="pgd-20", broken=NONE, **changes) -> StepResult:
-    return ran(name, broken, **{"suite": "claimed", "scope": "all", **changes})
-
-
-def control(broken=None, **changes) -> StepResult:
-    first = mask((0, 100))
-    broken = first if broken is None else broken
-    return ran("unbounded", broken, **{"suite": "control", "scope": "control", "attacked": first, **changes})
-
-
-def built(*steps: StepResult, missing=0, checks=CHECKS, profile=None, expected=0.9, prediction=None) -> Results:
-    """900 of 1,000 images are correct: the first 900."""
-    identity = {"n": N, "seed": 0, "batch_size": 250, "norm": "Linf", "eps": 8 / 255, "expected_clean_acc": expected}
-    plan = Plan(identity, tuple(s.step for s in steps), {**PROFILE, **(profile or {})})
-    label = np.zeros(N, np.int64)
-    seen = np.where(mask((0, 900)), 0, 1) if prediction is None else prediction
-    return Results(plan, seen == label, label, seen, np.zeros((N, 10), np.float32), steps, missing, checks)
-
-
-def typed(robust: float, basis="typed", tolerance=0.02) -> Claim:
-    return Claim("d", "s", "a", ThreatModel(), "pgd", robust, basis, tolerance=tolerance, basis=basis)
-
-
-MEASURED = typed(0.9, "measured")
-
-
-def finding(status="clear", *, blocking=True, name="finding") -> Diagnosis:
-    return Diagnosis(name, status, 0.0, 0.0, 1, "the sentence", "the remedy", blocking, "reference")
-
+from audit.verdict import OBSTACLES, OPEN, _stated, judge_claim
+from tests.built import CHECKS, MEASURED, NONE, N, built, claimed, control, finding, mask, ran, typed
 
 CLEAR = (finding(), finding("clear", blocking=False))
 
@@ -95,8 +24,11 @@ CLEAR = (finding(), finding("clear", blocking=False))
         (850, 0.90, "refuted"),  # upper end 0.8716 < 0.88
         (860, 0.90, "inconclusive"),  # upper end 0.8809 > 0.88, but 0.86 < 0.88
         (879, 0.90, "inconclusive"),
-        (880, 0.90, "upheld"),
-        (900, 0.90, "upheld"),
+        (900, 0.90, "inconclusive"),  # lower end 0.8797 < 0.88: the point estimate alone earns nothing
+        (805, 0.85, "refuted"),  # upper end 0.8291 < 0.83
+        (806, 0.85, "inconclusive"),
+        (853, 0.85, "inconclusive"),  # lower end 0.8295
+        (854, 0.85, "upheld"),  # lower end 0.8306
         (900, 0.85, "upheld"),
         (0, 0.90, "refuted"),
         (0, 0.02, "upheld"),
@@ -104,18 +36,48 @@ CLEAR = (finding(), finding("clear", blocking=False))
 )
 def test_a_stated_number_is_compared_with_the_worst_case(basis, standing, robust, outcome):
     results = built(ran("apgd-margin", mask((standing, 900))))
-    upper = binomtest(standing, N).proportion_ci(method="exact").high
-    assert (upper < robust - 0.02) == (outcome == "refuted")  # the table above, worked out independently
+    interval = binomtest(standing, N).proportion_ci(method="exact")  # the table above, worked out independently
+    assert (interval.high < robust - 0.02, interval.low >= robust - 0.02) == (outcome == "refuted", outcome == "upheld")
     verdict = judge_claim(typed(robust, basis), results, CLEAR)
     assert verdict.outcome == outcome
     assert verdict.reasons[0].startswith(outcome.capitalize())
     assert f"the claim is {robust:.1%} ({basis})" in verdict.reasons[0]
     assert "n = 1000, Linf 8/255" in verdict.reasons[0]
+    assert (verdict.reasons[1:] == (OPEN,)) == (outcome == "inconclusive")
+
+
+@pytest.mark.parametrize(("crashed", "outcome"), [(0, "upheld"), (46, "inconclusive"), (47, "inconclusive")])
+def test_the_interval_that_decides_counts_unknown_images_as_broken(crashed, outcome):
+    # 900 - 46 = 854 is the least that upholds 85 %; the crash blocks either way, the interval is never to blame
+    results = built(ran("apgd-margin", errors=mask((0, crashed)), messages=("RuntimeError",)))
+    verdict = judge_claim(typed(0.85), results, CLEAR)
+    assert verdict.outcome == outcome
+    assert _stated(typed(0.85), results).upheld == (crashed <= 46)
+    assert OPEN not in verdict.reasons
+
+
+def test_crashes_alone_are_named_when_they_alone_leave_the_answer_open():
+    results = built(ran("apgd-margin", errors=mask((0, 300)), messages=("RuntimeError",)))
+    verdict = judge_claim(typed(0.85), results, CLEAR)
+    assert verdict.reasons[1:] == ("300 images are unknown because an attack failed on them",)
+    assert "the worst case over all attacks at most 90.0%" in verdict.reasons[0]
+    # were they all broken the claim would be refuted, were none it would be open: the crash is the reason to name
+    few = built(ran("apgd-margin", mask((0, 60)), errors=mask((60, 100)), messages=("RuntimeError",)))
+    assert judge_claim(typed(0.85), few, CLEAR).reasons[1:] == (
+        "40 images are unknown because an attack failed on them",
+    )
+
+
+def test_interval_and_crashes_are_both_named_when_both_leave_the_answer_open():
+    results = built(ran("apgd-margin", mask((0, 60)), errors=mask((60, 65)), messages=("RuntimeError",)))
+    assert judge_claim(typed(0.85), results, CLEAR).reasons[1:] == (
+        OPEN, "5 images are unknown because an attack failed on them",
+    )  # fmt: skip
 
 
 def test_the_tolerance_is_the_claims_own():
     results = built(ran("apgd-margin", mask((850, 900))))
-    assert judge_claim(typed(0.9, tolerance=0.05), results, CLEAR).outcome == "upheld"
+    assert judge_claim(typed(0.9, tolerance=0.08), results, CLEAR).outcome == "upheld"
     assert judge_claim(typed(0.9, tolerance=0.0), results, CLEAR).outcome == "refuted"
 
 
@@ -130,7 +92,7 @@ def test_the_worst_case_is_per_image_over_all_steps():
 def test_a_control_has_no_say():
     results = built(control())
     assert results.survives_all.sum() == 900
-    assert judge_claim(typed(0.9), results, CLEAR).outcome == "upheld"
+    assert judge_claim(typed(0.85), results, CLEAR).outcome == "upheld"
 
 
 def test_unknown_images_never_refute():
@@ -143,13 +105,11 @@ def test_unknown_images_never_refute():
 
 def test_unknown_images_count_as_broken_before_anything_is_upheld():
     crashed = ran("apgd-margin", errors=mask((0, 15)), messages=("RuntimeError",))
-    strict = judge_claim(typed(0.9, tolerance=0.01), built(crashed), CLEAR)
-    assert strict.outcome == "inconclusive"
-    assert any("leaves both answers open" in reason for reason in strict.reasons)
+    assert OPEN in judge_claim(typed(0.9), built(crashed), CLEAR).reasons
     # even where the number would still fit, a crash is no proof
-    verdict = judge_claim(typed(0.9), built(crashed), CLEAR)
+    verdict = judge_claim(typed(0.85), built(crashed), CLEAR)
     assert (verdict.outcome, verdict.unknown) == ("inconclusive", 15)
-    assert not any("leaves both answers open" in reason for reason in verdict.reasons)
+    assert OPEN not in verdict.reasons
 
 
 def test_an_image_that_another_attack_breaks_is_not_unknown():
@@ -195,13 +155,13 @@ def test_missing_units_are_no_proof_of_survival_but_breaks_are():
         ("not_measured", False, "upheld"),
     ],
 )
-@pytest.mark.parametrize("claim", [typed(0.9), MEASURED], ids=["typed", "measured"])
+@pytest.mark.parametrize("claim", [typed(0.85), MEASURED], ids=["typed", "measured"])
 def test_upheld_needs_every_blocking_diagnosis(claim, status, blocking, outcome):
     found = (finding(), finding(status, blocking=blocking, name="suspect"))
     verdict = judge_claim(claim, built(claimed(), ran("apgd-margin")), found)
     assert verdict.outcome == outcome
     if outcome == "inconclusive":
-        wanted = {"flagged": "suspect: the sentence", "not_measured": "suspect was not measured"}[status]
+        wanted = {"flagged": "suspect: the sentence", "not_measured": "suspect was not measured: the sentence"}[status]
         assert verdict.reasons[1:] == (wanted,)
     else:
         assert verdict.reasons[1:] == ("every control and blocking diagnosis is clear or resolved",)
@@ -220,6 +180,8 @@ def test_a_refutation_names_the_causes():
         finding("resolved", name="silent_success"),
         finding("clear", name="randomized"),
         finding("not_measured", name="adapter_forward"),
+        *(finding("flagged", name=name) for name in sorted(OBSTACLES - {"run_integrity"})),
+        finding("flagged", name="declared_stochastic"),
     )
     verdict = judge_claim(typed(0.9), built(ran("apgd-margin", mask((0, 300)))), found)
     assert verdict.reasons[1:] == (
@@ -227,6 +189,45 @@ def test_a_refutation_names_the_causes():
         "saturated softmax: the sentence",
         "silent success: the sentence",
     )
+
+
+# images whose proof was rejected
+
+
+def rejecting(ids=None, count=None, **checks) -> dict:
+    known = {} if ids is None else {"rejected_ids": ids}
+    return {**CHECKS, "rejected": len(ids) if count is None else count, **known, **checks}
+
+
+INTEGRITY = (finding("flagged", name="run_integrity"),)
+BROKEN = (claimed(), ran("apgd-margin", mask((0, 300))))
+
+
+@pytest.mark.parametrize("claim", [typed(0.9), MEASURED], ids=["typed", "measured"])
+def test_nothing_is_refuted_when_it_is_not_known_whose_proof_fell(claim):
+    verdict = judge_claim(claim, built(*BROKEN, checks=rejecting(count=1)), INTEGRITY)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.reasons[1].startswith("run_integrity failed and it is not recorded for which images")
+    assert OPEN not in verdict.reasons
+
+
+@pytest.mark.parametrize("claim", [typed(0.9), MEASURED], ids=["typed", "measured"])
+def test_rejected_images_are_unknown_and_the_others_still_refute(claim):
+    few = judge_claim(claim, built(*BROKEN, checks=rejecting(list(range(20)))), INTEGRITY)
+    assert (few.outcome, few.unknown) == ("refuted", 20)
+    assert "at most 62.0%" in few.reasons[0]
+    most = judge_claim(claim, built(*BROKEN, checks=rejecting(list(range(290)))), INTEGRITY)
+    assert (most.outcome, most.unknown) == ("inconclusive", 290)
+    assert any("290 images are unknown because their adversarial image was rejected" in r for r in most.reasons)
+    # the same images as in a run that is intact
+    assert judge_claim(claim, built(*BROKEN), CLEAR).outcome == "refuted"
+
+
+def test_a_model_that_changed_refutes_nothing():
+    checks = rejecting([], model_unchanged=False)
+    verdict = judge_claim(typed(0.9), built(*BROKEN, checks=checks), diagnose(built(*BROKEN, checks=checks)))
+    assert verdict.outcome == "inconclusive"
+    assert any("CHANGED" in reason for reason in verdict.reasons)
 
 
 # no claim
@@ -238,6 +239,20 @@ def test_without_a_claim_there_is_nothing_to_judge(steps):
     assert verdict.outcome == "inconclusive"
     assert "no claim to judge" in verdict.reasons[0]
     assert "--claim-robust" in verdict.reasons[0]
+
+
+def test_claimed_attacks_that_crashed_leave_no_claim_and_say_so():
+    crashed = [claimed(name, errors=mask((0, 900)), messages=(f"RuntimeError: {name}",)) for name in ("fgsm", "pgd-20")]
+    reason = judge_claim(None, built(*crashed, ran("square", mask((0, 900)))), CLEAR).reasons[0]
+    assert "the claimed attacks crashed (fgsm, pgd-20); the first said: RuntimeError: fgsm" in reason
+    assert "the suite ran none" not in reason
+
+
+def test_claimed_attacks_without_a_number_say_why():
+    late = judge_claim(None, built(claimed(done=False, attacked=NONE), missing=4), CLEAR)
+    assert "have not run to their end" in late.reasons[0]
+    wrong = built(claimed(attacked=NONE), prediction=np.ones(N, np.int64))
+    assert "no image is classified correctly" in judge_claim(None, wrong, CLEAR).reasons[0]
 
 
 def test_without_a_claim_unknown_images_are_still_counted():
@@ -284,7 +299,7 @@ def test_unknown_images_neither_refute_nor_uphold_a_measured_claim():
     results = built(claimed(), ran("apgd-margin", errors=mask((0, 400)), messages=("RuntimeError",)))
     verdict = judge_claim(MEASURED, results, CLEAR)
     assert (verdict.outcome, verdict.unknown) == ("inconclusive", 400)
-    assert any("leaves both answers open" in reason for reason in verdict.reasons)
+    assert verdict.reasons[1:] == ("400 images are unknown because an attack failed on them",)
 
 
 def test_a_claimed_attack_that_has_not_run_everywhere_cannot_be_shown_too_weak():
@@ -320,171 +335,33 @@ def test_a_claimed_attack_that_crashed_or_is_unfinished_measures_nothing():
     assert judge_claim(MEASURED, results, CLEAR).outcome == "inconclusive"
 
 
-# each diagnosis
-
-
-REMEDY = (ran("apgd-margin"), control())
-
-
-def status_of(name: str, results: Results) -> str:
-    return getattr(diagnoses, name)(results).status
-
-
-def test_a_sound_run_is_clear_throughout():
-    results = built(claimed(), ran("apgd-margin"), ran("square"), control())
-    found = diagnose(results)
-    assert tuple(d.name for d in found) == ALL
-    assert tuple(d.name for d in found if d.blocking) == BLOCKING
-    assert {d.status for d in found} == {"clear"}
-    assert judge_claim(MEASURED, results, found).outcome == "upheld"
-    assert all(d.sentence and d.remedy and d.reference for d in found)
-
-
-@pytest.mark.parametrize(
-    ("name", "profile"),
-    [
-        ("vanishing_gradient", {"zero_gradient": 0.5}),
-        ("saturated_softmax", {"saturated": 0.5}),
-        ("softmax_output", {"softmax_output": True}),
-    ],
-)
-@pytest.mark.parametrize(
-    ("steps", "status"),
-    [
-        ((), "flagged"),
-        (REMEDY[:1], "flagged"),  # no control has shown that the attack can break this model
-        (REMEDY[1:], "flagged"),
-        (REMEDY, "resolved"),
-        ((ran("square"), control()), "flagged"),  # not a loss that cannot saturate
-        ((ran("apgd-margin", done=False), control()), "flagged"),
-        ((ran("apgd-margin", errors=mask((0, 1)), messages=("RuntimeError",)), control()), "flagged"),
-        ((ran("apgd-margin"), control(mask((0, 99)))), "flagged"),
-    ],
-)
-def test_masking_is_resolved_by_an_unsaturated_loss_and_a_control(name, profile, steps, status):
-    assert status_of(name, built(*steps, profile=profile)) == status
-    assert status_of(name, built(*steps)) == "clear"
-
-
-@pytest.mark.parametrize("name", diagnoses.UNSATURATED)
-def test_each_unsaturated_step_is_a_remedy(name):
-    assert status_of("vanishing_gradient", built(ran(name), control(), profile={"zero_gradient": 0.92})) == "resolved"
-
-
-@pytest.mark.parametrize(
-    ("name", "key", "edge", "beyond"),
-    [
-        ("vanishing_gradient", "zero_gradient", 0.01, 0.011),
-        ("saturated_softmax", "saturated", 0.01, 0.011),
-        ("randomized", "max_draw_difference", 1e-4, 1.1e-4),
-    ],
-)
-def test_thresholds_of_the_profile(name, key, edge, beyond):
-    assert status_of(name, built(profile={key: edge})) == "clear"
-    found = getattr(diagnoses, name)(built(profile={key: beyond}))
-    assert (found.status, found.value, found.threshold) == ("flagged", beyond, edge)
-
-
-@pytest.mark.parametrize("name", ["vanishing_gradient", "saturated_softmax"])
-def test_without_a_correct_image_no_gradient_is_measured(name):
-    found = getattr(diagnoses, name)(built(profile={"clean_correct": 0, "zero_gradient": 0.0}))
-    assert (found.status, found.value) == ("not_measured", None)
-
-
-@pytest.mark.parametrize(("gap", "status"), [(0, "clear"), (10, "clear"), (11, "flagged"), (400, "flagged")])
-def test_claimed_attacks_too_weak(gap, status):
-    found = diagnoses.claimed_attacks_too_weak(built(claimed(), ran("square", mask((0, gap)))))
-    assert (found.status, found.value) == (status, pytest.approx(gap / N))
-
-
-def test_claimed_attacks_that_did_not_run_are_not_weak():
-    found = diagnoses.claimed_attacks_too_weak(built(ran("square", mask((0, 400)))))
-    assert (found.status, found.value) == ("not_measured", None)
-
-
-@pytest.mark.parametrize(("fell", "status", "share"), [(100, "clear", 0.0), (99, "flagged", 0.01), (0, "flagged", 1.0)])
-def test_unbounded_control(fell, status, share):
-    found = diagnoses.unbounded_control(built(control(mask((0, fell)))))
-    assert (found.status, found.value, found.samples) == (status, pytest.approx(share), 100)
-    assert f"{100 - fell} of 100 images survive" in found.sentence
-
-
-@pytest.mark.parametrize("steps", [(), (ran("apgd-margin"),), (control(NONE, attacked=NONE, done=False),)])
-def test_a_control_that_has_not_run_is_not_measured(steps):
-    assert status_of("unbounded_control", built(*steps)) == "not_measured"
-
-
-def test_silent_success_is_resolved_by_counting_it():
-    found = diagnoses.silent_success(built(claimed(broken=mask((0, 30)), returned=mask((0, 10)))))
-    assert (found.status, found.value) == ("resolved", pytest.approx(0.02))
-    assert status_of("silent_success", built(claimed(broken=mask((0, 30))))) == "clear"
-    assert status_of("silent_success", built(ran("apgd-margin", mask((0, 3)), returned=NONE))) == "not_measured"
-
-
-@pytest.mark.parametrize(("extra", "status"), [(0, "clear"), (5, "clear"), (6, "flagged")])
-def test_black_box_beats_white_box(extra, status):
-    found = diagnoses.black_box_beats_white_box(built(ran("apgd-margin"), ran("square", mask((0, extra)))))
-    assert (found.status, found.value) == (status, pytest.approx(extra / N))
-
-
-@pytest.mark.parametrize(
-    "steps", [(ran("square"),), (ran("apgd-margin"),), (ran("apgd-margin"), ran("square", done=False))]
-)
-def test_black_and_white_box_must_both_have_run(steps):
-    assert status_of("black_box_beats_white_box", built(*steps)) == "not_measured"
-
-
-@pytest.mark.parametrize("expected", [0.85, 0.87, 0.89, 0.9, 0.91, 0.92, 0.93, 0.95])
-def test_handshake_is_the_exact_binomial_test(expected):
-    status = "flagged" if binomtest(900, N, expected).pvalue < 1e-3 else "clear"
-    assert status_of("clean_accuracy_handshake", built(expected=expected)) == status
-
-
-def test_handshake_asks_about_the_normalisation_when_half_is_gone():
-    seen = np.where(np.arange(N) < 200, 0, 1)
-    found = diagnoses.clean_accuracy_handshake(built(prediction=seen))
-    assert found.status == "flagged"
-    assert found.sentence == "clean accuracy is 20.0%, recorded is 90.0%; is the input normalised twice?"
-
-
-def test_handshake_needs_a_record_and_the_whole_clean_pass():
-    assert status_of("clean_accuracy_handshake", built(expected=None)) == "not_measured"
-    half = np.where(mask((0, 500)), 0, -1)
-    assert status_of("clean_accuracy_handshake", built(prediction=half, missing=2)) == "not_measured"
-
-
-@pytest.mark.parametrize(
-    ("mismatch", "status", "value"),
-    [
-        ({}, "clear", 0.0),
-        ({"a": 0.01}, "clear", 0.01),
-        ({"a": 0.0, "b": 0.02}, "flagged", 0.02),
-        (None, "not_measured", None),
-    ],
-)
-def test_adapter_forward(mismatch, status, value):
-    checks = {k: v for k, v in {**CHECKS, "forward_mismatch": mismatch}.items() if v is not None}
-    found = diagnoses.adapter_forward(built(checks=checks))
-    assert (found.status, found.value) == (status, value)
-
-
-@pytest.mark.parametrize(
-    ("checks", "status"),
-    [
-        (CHECKS, "clear"),
-        ({**CHECKS, "rejected": 1}, "flagged"),
-        ({**CHECKS, "model_unchanged": False}, "flagged"),
-        ({}, "not_measured"),
-    ],
-)
-def test_run_integrity(checks, status):
-    found = diagnoses.run_integrity(built(checks=checks))
-    assert found.status == status
-    assert ("CHANGED" in found.sentence) == (not checks.get("model_unchanged", True))
-
-
-def test_an_unfinished_run_blocks_by_its_missing_checks():
-    results = replace(built(claimed(), ran("apgd-margin"), ran("square"), control()), checks={})
-    verdict = judge_claim(MEASURED, results, diagnose(results))
+@pytest.mark.parametrize(("crashed", "broken_later"), [((250, 600), (250, 600)), ((100, 105), (100, 105))])
+def test_a_crash_of_a_claimed_attack_upholds_nothing_even_when_others_break_its_images(crashed, broken_later):
+    steps = claimed("pgd-20", errors=mask(crashed), messages=("RuntimeError",)), ran("apgd-t", mask(broken_later))
+    results = built(*steps)
+    assert not results.unknown.any()
+    verdict = judge_claim(MEASURED, results, CLEAR)
     assert verdict.outcome == "inconclusive"
-    assert verdict.reasons[1:] == ("adapter_forward was not measured", "run_integrity was not measured")
+    count = crashed[1] - crashed[0]
+    assert f"{count} images that others broke may not count: a claimed attack crashed on them" in verdict.reasons
+    assert "the claimed attacks leave at least" in verdict.reasons[0]
+    assert OPEN not in verdict.reasons
+
+
+def test_a_claimed_attack_that_crashed_everywhere_is_named_and_not_the_interval():
+    crashed = claimed("bim-20", errors=mask((0, 900)), messages=("RuntimeError",))
+    verdict = judge_claim(MEASURED, built(claimed("fgsm"), crashed, ran("square", mask((0, 900)))), CLEAR)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.reasons[1] == "claimed attacks crashed on every image that they came to: bim-20"
+    assert OPEN not in verdict.reasons
+
+
+def test_claimed_attacks_weakened_by_hand_measure_no_claim():
+    steps = claimed("pgd-20"), ran("apgd-margin", mask((0, 300)))
+    assert judge_claim(MEASURED, built(*steps, weakened=[]), CLEAR).outcome == "refuted"
+    assert judge_claim(MEASURED, built(*steps, weakened=["apgd-margin.n_iter: 100 -> 10"]), CLEAR).outcome == "refuted"
+    verdict = judge_claim(MEASURED, built(*steps, weakened=["pgd-20.steps: 20 -> 1"]), CLEAR)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.reasons[1].endswith("so the number is not the claim's: pgd-20")
+    # a typed number does not rest on what they measure
+    assert judge_claim(typed(0.9), built(*steps, weakened=["pgd-20.steps: 20 -> 1"]), CLEAR).outcome == "refuted"

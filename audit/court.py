@@ -1,0 +1,124 @@
+"""What becomes of an attack's images: each is fixed first, then judged on draws that no attack saw.
+
+An attack leaves up to three images behind for each clean one: the image that it returned, the first query that
+fooled the model it saw, and the query with the lowest margin. One stream of draws chooses the worst of them, another
+scores the chosen one. A deterministic defense answers the same on both, so it is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters.probe import Probe
+from audit.geometry import distance, project
+from audit.oracle import Oracle
+from audit.types import ThreatModel
+
+DONE = 0.05  # an image that is right in at most one of twenty draws is not attacked again
+RETURNED, FIRST, LOWEST = "returned", "first", "lowest"
+
+
+@dataclass(frozen=True)
+class Court:
+    """select: chooses among candidates; score: None for a deterministic defense, else fresh draws for the figure;
+    bare: judges by the bare network, where the attack saw only that.
+    """
+
+    select: Oracle
+    score: Oracle | None = None
+    bare: Oracle | None = None
+
+    def fooled(self, images: Tensor, y: Tensor) -> Tensor:
+        """Which images (n, c, h, w) are done, to the selecting draws: bool (n,)."""
+        judged = self.select.judge(images, y, strict=False)
+        return judged.valid & (judged.p_correct <= DONE)
+
+    def final(self, images: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
+        """P(correct) of fixed images by draws that chose nothing: float32 (n,). `chosen`: what selection gave."""
+        return chosen if self.score is None or not len(y) else self.score.judge(images, y, strict=False).p_correct
+
+
+@dataclass
+class Case:
+    """The worst image of each row so far. p: P(correct) by the selecting draws, NaN while nothing was judged."""
+
+    x: Tensor
+    y: Tensor
+    court: Court
+    worst: Tensor = field(init=False)
+    p: Tensor = field(init=False)
+    prediction: Tensor = field(init=False)
+    invalid: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.worst, self.prediction = self.x.clone(), self.y.clone()
+        self.p = torch.full((len(self.x),), float("nan"), device=self.x.device)
+        self.invalid = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
+
+    def hear(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Judge one candidate for each of `rows` (bool (n,)); its P(correct), NaN elsewhere: float32 (n,)."""
+        heard = torch.full_like(self.p, float("nan"))
+        index = rows.nonzero().flatten()
+        if not len(index):
+            return heard
+        judged = self.court.select.judge(images[index], self.y[index], strict=False)
+        heard[index] = judged.p_correct
+        self.invalid[index] |= ~judged.valid
+        better = judged.valid & ~(judged.p_correct >= self.p[index])
+        take = index[better]
+        self.worst[take], self.p[take] = images[take], heard[take]
+        self.prediction[take] = judged.prediction[better]
+        return heard
+
+
+def judge_attack(
+    court: Court, probe: Probe, candidate: Tensor | None, usable: Tensor, x: Tensor, y: Tensor, threat: ThreatModel
+) -> dict[str, NDArray[Any]]:
+    """The columns of a unit: what the deployed defense says of everything that an attack left behind.
+
+    candidate: the images returned, or None when the attack ended early or failed; usable: bool (n,), false where the
+    returned image is no number.
+    """
+    case = Case(x, y, court)
+    columns: dict[str, Tensor] = {}
+    everyone = torch.ones_like(usable)
+    if candidate is not None:
+        returned = project(torch.where(usable.view(-1, *[1] * (x.ndim - 1)), candidate, x), x, threat)
+        columns[RETURNED] = case.hear(returned, usable)
+        if court.bare is not None:
+            columns["base"] = court.bare.judge(returned, y, strict=False).p_correct
+    if court.bare is not None:
+        # An image that was never fooled stays clean in "first", as a cascade of attacks returns it.
+        columns[FIRST] = case.hear(project(probe.first_query, x, threat), everyone)
+        columns[LOWEST] = case.hear(project(probe.best_query, x, threat), everyone)
+    else:
+        met = (probe.best_margin < 0) & ~(case.p <= DONE)
+        case.hear(project(probe.best_query, x, threat), met)
+    broken = case.p < 0.5  # false for NaN
+    fixed = court.final(case.worst, y, case.p)
+    return {
+        "broken": broken.cpu().numpy(),
+        "returned_broken": (columns[RETURNED] < 0.5 if RETURNED in columns else broken).cpu().numpy(),
+        "unjudged": (case.invalid & ~broken).cpu().numpy(),
+        "p_select": case.p.cpu().numpy(),
+        "p": fixed.cpu().numpy(),
+        **{f"p_{name}": column.cpu().numpy() for name, column in columns.items()},
+        "prediction": case.prediction.cpu().numpy(),
+        "distance": distance(case.worst, x, threat.norm).cpu().numpy() if len(x) else np.zeros(0, np.float32),
+        "worst": case.worst.cpu().numpy(),
+    }
+
+
+def keep_worst(columns: Mapping[str, NDArray[Any]], best: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    """Store images only where they lower P(correct) below `best`, the lowest that earlier steps reached: (n,)."""
+    rest = {name: column for name, column in columns.items() if name != "worst"}
+    kept = rest["p_select"] < best
+    kept |= rest["broken"]
+    return {**rest, "kept": kept, "x_adv": columns["worst"][kept]}

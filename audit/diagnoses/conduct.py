@@ -1,0 +1,79 @@
+"""Is this the right model, did the adapters leave its answers alone, and do the records still hold?"""
+
+from __future__ import annotations
+
+import math
+
+from scipy.stats import binomtest
+
+from audit.diagnoses.common import status
+from audit.results import Results
+from audit.types import Diagnosis
+
+FORWARD_SAMPLE = 100  # images on which adapted models are compared with the defense
+UNFINISHED = "the run has not come to its last checks"
+
+
+def clean_accuracy_handshake(results: Results) -> Diagnosis:
+    """Is this the model that its authors measured? Exact binomial test against the expected clean accuracy.
+
+    Expected is what was typed, else what was recorded after training, else what the claim under audit states.
+    """
+    right, n = int(results.correct.sum()), len(results.correct)
+    expected, seen = _expected(results), bool((results.prediction >= 0).all())
+    measured = expected is not None and seen
+    p = float(binomtest(right, n, expected).pvalue) if expected is not None else math.nan
+    if not seen:
+        sentence = "the clean pass has not come to every image"
+    elif expected is None:
+        sentence = (
+            f"clean accuracy is {right / n:.1%} and nothing says what it should be; type --claim-clean 0.91, "
+            "with the number that the authors state"
+        )
+    else:
+        hint = "; is the input normalised twice?" if right / n < 0.5 * expected else ""
+        sentence = f"clean accuracy is {right / n:.1%}, expected is {expected:.1%}{hint}"
+    return Diagnosis(
+        "clean_accuracy_handshake", status(p < 1e-3) if measured else "not_measured",
+        right / n if measured else None, 1e-3, n, sentence,
+        "check the value range, the normalisation, the channel order and the weights", True,
+        "binomial test, p below 0.001",
+    )  # fmt: skip
+
+
+def _expected(results: Results) -> float | None:
+    identity = results.plan.identity
+    known = identity.get("expected_clean_acc")
+    if known is None:
+        known = (identity.get("claim") or {}).get("clean_acc")
+    return None if known is None else float(known)
+
+
+def adapter_forward(results: Results) -> Diagnosis:
+    """Adapters may change gradients, not answers. Steps made on the bare network answer otherwise on purpose."""
+    found = results.checks.get("forward_mismatch")
+    bare = {s.name for s in results.plan.steps if any(a.name == "base" for a in s.adapters)}
+    worst = max((v for k, v in found.items() if k not in bare), default=0.0) if found is not None else math.nan
+    return Diagnosis(
+        "adapter_forward", status(worst > 0.01) if found is not None else "not_measured",
+        worst if found is not None else None, 0.01, min(FORWARD_SAMPLE, results.plan.n),
+        f"adapted models classify up to {worst:.1%} of the images otherwise than the defense"
+        if found is not None else UNFINISHED,
+        "use adapters whose forward pass equals the defense's", True, "forward equality",
+    )  # fmt: skip
+
+
+def run_integrity(results: Results) -> Diagnosis:
+    """Was the model left as it was, and do the stored images still prove what the records say?"""
+    checks = results.checks
+    verified, rejected = int(checks.get("verified", 0)), int(checks.get("rejected", 0))
+    unchanged = bool(checks.get("model_unchanged", True))
+    wrong = rejected + int(not unchanged)
+    return Diagnosis(
+        "run_integrity", status(wrong > 0) if checks else "not_measured", float(wrong) if checks else None, 0.0,
+        verified,
+        f"{verified} stored adversarial images were judged again with another batch size, {rejected} rejected; "
+        f"the model is {'unchanged' if unchanged else 'CHANGED'}" if checks else UNFINISHED,
+        "find what changes the model, or what depends on the batch", True,
+        "Carlini et al. 2019; RobustBench issue 7",
+    )  # fmt: skip

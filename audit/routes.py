@@ -1,0 +1,83 @@
+"""The three rows of an attack on a defense with a test-time part: bare network, by transfer, end to end. Torch-free.
+
+Papers of such defenses report the transfer row: images made against the bare network, then purified or noised. It
+says how well those very images survive, not what an attacker who sees the whole defense can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audit.results import Floats, Results, StepResult
+from audit.stats import estimate, total
+from audit.types import Estimate
+
+
+@dataclass(frozen=True)
+class Routes:
+    """One attack's figures; None where it was not run that way.
+
+    bare: the bare network on the images returned. transfer: the whole defense on the same images; first: on the
+    first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the query of lowest margin
+    there. end_to_end: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
+    says that it attacked only what earlier steps had left.
+    """
+
+    attack: str
+    bare: Estimate | None
+    transfer: Estimate | None
+    first: Estimate | None
+    lowest: Estimate | None
+    end_to_end: Estimate | None
+    step: str | None
+    cumulative: bool
+
+
+def routes(results: Results) -> tuple[Routes, ...]:
+    """One entry per attack that was made against the bare network, in the order of the plan."""
+    return tuple(_family(results, r) for r in results.counted if r.step.transfers and r.step.scope == "all")
+
+
+def overall(results: Results) -> Mapping[str, Estimate | None]:
+    """The worst case per image over each route: `bare`, `transfer`, `end_to_end`; Nones for a plain network.
+
+    End-to-end attacks on survivors leave alone what a transferred image broke, so that figure is an upper bound.
+    """
+    return {
+        "bare": _figure(results, results.p_base),
+        "transfer": _figure(results, results.p_route(transfers=True)),
+        "end_to_end": _figure(
+            results, results.p_route(transfers=False) if results.plan.identity.get("staged") else None
+        ),
+    }
+
+
+def end_to_end_ran(results: Results) -> bool:
+    """Has an attack on the whole defense run to its end without a crash? Always so for a plain network."""
+    if not results.plan.identity.get("staged"):
+        return True
+    return any(not r.step.transfers and r.done and not r.errors.any() for r in results.counted)
+
+
+def _family(results: Results, grey: StepResult) -> Routes:
+    whole = _sibling(results, grey)
+    alone = whole is not None and whole.step.scope == "all"
+    seen = None if whole is None else (whole.views.get("returned", whole.p_own) if alone else whole.p_after)
+    views = {name: _figure(results, grey.views.get(name)) for name in ("base", "returned", "first", "lowest")}
+    return Routes(
+        grey.step.name, views["base"], views["returned"], views["first"], views["lowest"], _figure(results, seen),
+        None if whole is None else whole.step.name, whole is not None and not alone,
+    )  # fmt: skip
+
+
+def _sibling(results: Results, grey: StepResult) -> StepResult | None:
+    """The end-to-end step of the same attack: its namesake, else the last one that takes the same attack."""
+    whole = [r for r in results.counted if not r.step.transfers and r.done and not r.errors.any()]
+    same = [r for r in whole if r.step.attack == grey.step.attack]
+    named = [r for r in same if r.step.name == f"e2e-{grey.step.name}"]
+    return next(iter(named or same[-1:]), None)
+
+
+def _figure(results: Results, p: Floats | None) -> Estimate | None:
+    return None if p is None else estimate(total(p), int((results.prediction >= 0).sum()))

@@ -1,0 +1,89 @@
+"""What a suite becomes for the defense at hand: steps in, steps out, as data.
+
+A defense with a test-time part is attacked along two routes. *By transfer*: images are made against the bare network
+and then judged by the whole defense; that is how the papers measure, so the claimed steps take it. *End to end*: the
+attack sees the whole defense, through BPDA where a part has no useful gradient, and through EOT where it is random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from audit.types import BARE, AdapterSpec, Step
+
+BARE_NETWORK = AdapterSpec(BARE)
+STRAIGHT_THROUGH = AdapterSpec("bpda", {"modules": "purifier", "substitute": "identity"})
+UNROLLED = AdapterSpec("unroll", {"temperature": 1.0})
+DRAWS = 20  # the number that AutoAttack's version for random defenses takes
+AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
+AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
+TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # 20 draws in each of 900 to 2,700 steps
+DEAR = 50  # iterations above which a claimed attack is not repeated end to end on every image
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What the rules need to know. staged: it has a purifier before a bare network; blind: its gradient is useless."""
+
+    staged: bool = False
+    stochastic: bool = False
+    blind: bool = False
+
+    @classmethod
+    def of(cls, traits: Iterable[str], *, staged: bool, drift: float) -> Nature:
+        """drift: the largest change of normalised logits between passes; above 1e-4 the defense is random, said or not."""
+        named = set(traits)
+        blind = staged and bool(named & {"nondifferentiable", "test_time_optimisation"})
+        return cls(staged, "stochastic" in named or drift > 1e-4, blind)
+
+
+def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
+    """The steps for a defense of this nature, cheap to dear; unchanged for a plain network."""
+    steps = tuple(steps)
+    claimed = [s for s in steps if s.suite == "claimed"]
+    others = [s for s in steps if s.suite != "claimed"]
+    if nature.stochastic:
+        others = [s for s in others if s.name not in TOO_DEAR_WITH_EOT]
+    whole = [_end_to_end(s, nature) for s in others]
+    if not nature.staged:
+        return tuple([_end_to_end(s, nature) for s in claimed] + whole)
+    grey = [_by_transfer(s) for s in claimed]
+    if not whole:
+        return tuple(grey)
+    again = [_again(s, nature) for s in claimed if int(s.params.get("steps", 1)) < DEAR and s.attack != "apgd-t"]
+    return (*grey, *again, *_transfers(), *_unrolled(nature), *whole)
+
+
+def _by_transfer(step: Step) -> Step:
+    return replace(
+        step, adapters=(BARE_NETWORK, *step.adapters), why=f"{step.why}; made on the bare network, then judged whole"
+    )
+
+
+def _end_to_end(step: Step, nature: Nature) -> Step:
+    """The step through what makes the whole defense attackable: BPDA innermost, EOT outermost."""
+    scores = step.attack == "square"
+    first = (STRAIGHT_THROUGH,) if nature.blind and not scores else ()
+    last = (AVERAGED_SCORES if scores else AVERAGED,) if nature.stochastic else ()
+    params = {**step.params, "n_queries": 1000} if scores and nature.stochastic else step.params
+    return replace(step, adapters=(*first, *step.adapters, *last), params=params)
+
+
+def _again(step: Step, nature: Nature) -> Step:
+    """A claimed attack once more, this time on the whole defense."""
+    seen = replace(step, name=f"e2e-{step.name}", suite="adaptive", why="the claimed attack, end to end")
+    return _end_to_end(seen, nature)
+
+
+def _transfers() -> tuple[Step, ...]:
+    why = "images of lowest margin on the bare network, each tried on the whole defense"
+    return (Step("transfer-margin", "apgd-margin", "adaptive", adapters=(BARE_NETWORK,), why=why),)
+
+
+def _unrolled(nature: Nature) -> tuple[Step, ...]:
+    if not nature.blind:
+        return ()
+    why = "through the purification itself, its sign made smooth"
+    last = (AVERAGED,) if nature.stochastic else ()
+    return (Step("unroll-margin", "apgd-margin", "adaptive", adapters=(UNROLLED, *last), why=why),)

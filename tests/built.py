@@ -1,0 +1,87 @@
+"""Results built by hand: 1,000 images, any steps, and what each of them broke."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from audit.plan import Plan
+from audit.results import Results, StepResult
+from audit.types import AdapterSpec, Claim, Diagnosis, Step, ThreatModel
+
+N = 1000
+PROFILE = {
+    "n": N, "clean_correct": 900, "classes": 10, "logit_gap": 5.0, "zero_gradient": 0.0, "saturated": 0.0,
+    "max_draw_difference": 0.0, "softmax_output": False,
+}  # fmt: skip
+CHECKS = {"forward_mismatch": {"rescaled-ce": 0.0}, "model_unchanged": True, "verified": 40, "rejected": 0}
+
+
+def mask(*spans: tuple[int, int], n: int = N) -> np.ndarray:
+    made = np.zeros(n, bool)
+    for start, stop in spans:
+        made[start:stop] = True
+    return made
+
+
+NONE = mask()
+
+
+def traced(*zeros) -> tuple[np.ndarray, ...]:
+    """One trace per shard: the first row has no gradient yet, three more have a constant share of zero ones."""
+    rows = [[(1.0, 1.0, 0.0, z, 1.0) for z in (np.nan, zero, zero, zero)] for zero in zeros if zero is not None]
+    return tuple(np.asarray(shard, np.float32) for shard in rows)
+
+
+def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None, returned=None, errors=NONE, done=True,
+        messages=(), n=N, attack="pgd", adapters=(), params=None, zero=0.0) -> StepResult:  # fmt: skip
+    """zero: the share of zero gradients all along the trace; None leaves no trace."""
+    step = Step(name, attack, suite, scope, tuple(AdapterSpec(a) for a in adapters), params or {})
+    attacked = mask((0, 900), n=n) if attacked is None else attacked
+    returned = broken if returned is None else returned
+    own = (mask((0, 900), n=n) & ~broken).astype(np.float32)
+    views = {"returned": (mask((0, 900), n=n) & ~returned).astype(np.float32)}
+    return StepResult(
+        step, attacked, broken, returned, errors, own, own, views, 1, 1, 0.0, messages, traced(zero), done
+    )
+
+
+def claimed(name="pgd-20", broken=NONE, **changes) -> StepResult:
+    return ran(name, broken, **{"suite": "claimed", "scope": "all", **changes})
+
+
+def control(broken=None, **changes) -> StepResult:
+    first = mask((0, 100))
+    broken = first if broken is None else broken
+    return ran("unbounded", broken, **{"suite": "control", "scope": "control", "attacked": first, **changes})
+
+
+def built(
+    *steps: StepResult, missing=0, checks=CHECKS, profile=None, expected=0.9, prediction=None, **identity
+) -> Results:
+    """900 of 1,000 images are correct: the first 900."""
+    whole = {"n": N, "seed": 0, "batch_size": 250, "norm": "Linf", "eps": 8 / 255, "expected_clean_acc": expected}
+    plan = Plan({**whole, **identity}, tuple(s.step for s in steps), {**PROFILE, **(profile or {})})
+    label = np.zeros(N, np.int64)
+    seen = np.where(mask((0, 900)), 0, 1) if prediction is None else prediction
+    right = seen == label
+    p_clean = right.astype(np.float32)
+    running, kept = p_clean, []
+    for result in steps:
+        if result.step.scope != "control":
+            running = running * ~result.broken
+        kept.append(replace(result, p_after=running))
+    logits = np.zeros((N, 10), np.float32)
+    return Results(plan, right, p_clean, right, label, seen, logits, tuple(kept), missing, checks)
+
+
+def typed(robust: float, basis="typed", tolerance=0.02) -> Claim:
+    return Claim("d", "s", "a", ThreatModel(), "pgd", robust, basis, tolerance=tolerance, basis=basis)
+
+
+MEASURED = typed(0.9, "measured")
+
+
+def finding(status="clear", *, blocking=True, name="finding") -> Diagnosis:
+    return Diagnosis(name, status, 0.0, 0.0, 1, "the sentence", "the remedy", blocking, "reference")

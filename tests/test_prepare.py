@@ -1,0 +1,104 @@
+"""What `prepare` writes into a plan: the claim it holds the model against, and what `--set` weakened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audit import registry
+from audit.datasets import FASHION_MNIST
+from audit.errors import BadInput
+from audit.runner import prepare
+from audit.types import Claim, ThreatModel
+from defenses.super_fitting import SUPER_FITTING
+
+PRINTED = Claim("super_fitting", "fashion_mnist", "middle_cnn", ThreatModel(), "pgd-100", 0.83, "Table 9", 0.9)
+
+
+@dataclass(frozen=True)
+class Printed:
+    """Super-fitting as if its paper spoke of the very network and data set at hand."""
+
+    recorded: float | None = 0.911
+    name: str = "super_fitting"
+    summary: str = ""
+    traits: frozenset[str] = frozenset()
+    claims: tuple[Claim, ...] = (PRINTED,)
+
+    def checkpoint(self, dataset: str, weights: Any) -> Any:
+        found = SUPER_FITTING.checkpoint(dataset, weights)
+        network = {**found.architecture, "width": 1.0}
+        measured = {} if self.recorded is None else {"clean_accuracy": self.recorded}
+        return replace(found, manifest={**found.manifest, "architecture": network, "measured": measured})
+
+    def load(self, checkpoint: Any) -> Any:
+        return SUPER_FITTING.load(SUPER_FITTING.checkpoint("fashion_mnist", None))
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    def use(defense: Printed) -> None:
+        monkeypatch.setattr(registry.defenses, "load", lambda name: defense)
+
+    use(Printed())
+    return use
+
+
+def identity(**options: Any) -> dict[str, Any]:
+    plan = prepare("super_fitting", **{"suite": "quick", "n": 8, **options}).plan
+    return dict(plan.identity)
+
+
+@pytest.mark.usefixtures("printed")
+def test_a_printed_claim_for_this_model_and_these_images_is_taken():
+    claim = identity()["claim"]
+    assert (claim["basis"], claim["robust_acc"]) == ("paper", 0.83)
+
+
+@pytest.mark.usefixtures("printed")
+def test_a_printed_claim_is_not_taken_for_images_of_ones_own(tmp_path):
+    images = FASHION_MNIST.load("test").first(8)
+    np.savez(tmp_path / "own.npz", x=images.x, y=images.y)
+    plan = prepare("super_fitting", suite="quick", data=tmp_path / "own.npz").plan
+    assert plan.identity["claim"] is None
+    assert [c["source"] for c in plan.runtime["paper_claims"]] == ["Table 9"]
+
+
+def test_a_typed_clean_accuracy_comes_before_the_recorded_one(printed):
+    assert identity()["expected_clean_acc"] == 0.911
+    assert identity(claim_clean=0.85)["expected_clean_acc"] == 0.85
+    printed(Printed(recorded=None))
+    assert identity()["expected_clean_acc"] is None
+    assert identity(claim_clean=0.0)["expected_clean_acc"] == 0.0
+    typed = identity(claim_robust=0.8, claim_clean=0.85)["claim"]
+    assert (typed["robust_acc"], typed["clean_acc"], typed["basis"]) == (0.8, 0.85, "typed")
+
+
+@pytest.mark.parametrize("value", [91.0, -0.1, float("nan")])
+def test_a_clean_accuracy_that_is_no_fraction_is_refused(value):
+    with pytest.raises(BadInput, match=r"--claim-clean is .* type 0.91 for 91 %"):
+        prepare("super_fitting", suite="quick", n=8, claim_clean=value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "weakened"),
+    [
+        ((), []),
+        (("pgd-20.steps=200",), []),
+        (("pgd-20.steps=20",), []),
+        (("pgd-20.steps=2",), ["pgd-20.steps: 20 -> 2"]),
+        (
+            ("unbounded.n_iter=1", "apgd-margin.n_iter=400"),
+            ["unbounded.n_iter: 40 -> 1"],
+        ),  # 40 is the quick suite's own
+    ],
+)
+def test_what_set_weakened_is_part_of_the_plan(settings, weakened):
+    assert identity(settings=settings)["weakened"] == weakened
+
+
+def test_a_norm_that_drops_steps_weakens_nothing():
+    assert identity(norm="L2", eps="0.5")["weakened"] == []
