@@ -72,7 +72,9 @@ def run(
     width: o.Width = None,
     n: Annotated[int | None, typer.Option(help="Audit the first n images (default: all).")] = None,
     seed: o.Seed = 0,
-    eps: Annotated[str, typer.Option(help="Radius, as 8/255 or 0.031.")] = "8/255",
+    eps: Annotated[
+        str | None, typer.Option(help="Radius, as 8/255 or 0.031; the checkpoint's own, else 8/255.")
+    ] = None,
     norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
     device: o.Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Images attacked together; part of the plan.")] = 250,

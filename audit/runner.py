@@ -78,7 +78,7 @@ def prepare(
     images.first(n)  # a wrong --n is said before a model is loaded
     place = exact(find_device(device))
     checkpoint = sources.checkpoint(known, dataset)
-    threat = ThreatModel(norm, parse_eps(_meant_for(checkpoint) if eps is None else eps, norm))  # type: ignore[arg-type]
+    threat = ThreatModel(norm, parse_eps((checkpoint.meant_for_eps or USUAL_EPS) if eps is None else eps, norm))  # type: ignore[arg-type]
     check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)
     few = Nature.of(known.traits, staged=staged(model), drift=0.0).images or len(images.x)
@@ -236,11 +236,6 @@ def _claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: Threat
     """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
     network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
     return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
-
-
-def _meant_for(checkpoint: Checkpoint) -> float:
-    """The radius to audit unless told: the one that the checkpoint's manifest names, else 8/255."""
-    return float(checkpoint.measured.get("meant_for_eps") or USUAL_EPS)
 
 
 def _stated(

@@ -52,6 +52,13 @@ class StoredCheckpoint:
         return found
 
     @property
+    def meant_for_eps(self) -> float | None:
+        """The radius that the network was trained or measured for, in pixel units; None where nothing says so."""
+        recipe = self.manifest.get("recipe") or {}
+        found = self.measured.get("meant_for_eps") or recipe.get("eps")
+        return None if found is None else float(found)
+
+    @property
     def dataset(self) -> str | None:
         return self.manifest.get("dataset")
 

@@ -76,7 +76,13 @@ def test_what_crashed_runs_again_only_when_asked(tmp_path):
     ledger, unit = Ledger(tmp_path, first.results.plan.fingerprint), "02-bim-20-0000"
     arrays, meta = ledger.read(unit)
     nothing = np.zeros(len(arrays["ids"]), bool)
-    crashed = {"error": ~nothing, "broken": nothing, "returned_broken": nothing, "kept": nothing, "x_adv": arrays["x_adv"][:0]}
+    crashed = {
+        "error": ~nothing,
+        "broken": nothing,
+        "returned_broken": nothing,
+        "kept": nothing,
+        "x_adv": arrays["x_adv"][:0],
+    }
     ledger.write(unit, {**arrays, **crashed}, {**meta, "error": "OutOfMemoryError: planted"})
 
     def times():
