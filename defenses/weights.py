@@ -54,8 +54,9 @@ class StoredCheckpoint:
     @property
     def meant_for_eps(self) -> float | None:
         """The radius that the network was trained or measured for, in pixel units; None where nothing says so."""
-        recipe = self.manifest.get("recipe") or {}
-        found = self.measured.get("meant_for_eps") or recipe.get("eps")
+        recipe = self.manifest.get("recipe")
+        trained = recipe.get("eps") if isinstance(recipe, Mapping) else None
+        found = self.measured.get("meant_for_eps") or trained
         return None if found is None else float(found)
 
     @property

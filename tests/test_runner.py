@@ -34,7 +34,7 @@ def test_a_typed_clean_accuracy_wins_over_the_checkpoints():
     assert plan.identity["expected_clean_acc"] == plan.identity["claim"]["clean_acc"] == 0.75
     assert prepare("undefended", claim_clean=0.0, **QUICK).plan.identity["expected_clean_acc"] == 0.0
     for wrong in (91.1, -0.1, float("nan")):
-        with pytest.raises(BadInput, match=r"claimed clean accuracy is .*, expected a fraction in \[0,1\]; type 0.865"):
+        with pytest.raises(BadInput, match=r"--claim-clean is .*, expected a fraction in \[0,1\]; type 0.91"):
             prepare("undefended", claim_clean=wrong, **QUICK)
 
 
