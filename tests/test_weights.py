@@ -206,7 +206,7 @@ def test_weights_of_another_architecture(network, tmp_path, changes, suffix):
 
 @pytest.mark.parametrize("name", ["wide_resnet", None, ""])
 def test_an_unknown_architecture(name):
-    message = rf"architecture {name!r} is unknown, expected one of middle_cnn, resnet18; check the manifest"
+    message = rf"architecture {name!r} is unknown, expected one of {', '.join(NETWORKS)}; check the manifest"
     with pytest.raises(BadWeights, match=message):
         build({**TINY, "name": name})
 
