@@ -49,7 +49,7 @@ class LeNet(nn.Sequential):
     """
 
     def __init__(self, channels: int = 1, size: int = 28, classes: int = 10, width: float = 1.0) -> None:
-        first, second, wide, narrow = (round(units * width) for units in (6, 16, 120, 84))
+        first, second, wide, narrow = (max(round(units * width), 1) for units in (6, 16, 120, 84))
         side = (size // 2 - 4) // 2
         super().__init__(
             nn.Conv2d(channels, first, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),  # the same as ReLU first, on a quarter
