@@ -55,6 +55,7 @@ class _Replay(torch.autograd.Function):
 class Probe(nn.Module):
     """Wraps `model` for one attack on images x (n, c, h, w) with labels y (n,).
 
+    A model with `takes_labels = True` is called with the labels of the queried images as well (`adapters.eot`).
     confirm: asked with candidates and the indices of their images, answers which are adversarial to the deployed
     defense; called at most once per improvement, only with `stop_early`.
     stream: the defense's own random numbers, used in every forward pass and by nothing else.
@@ -160,8 +161,9 @@ class Probe(nn.Module):
         watched = torch.is_grad_enabled() and queries.requires_grad
         if watched:
             queries = queries.view_as(queries)  # hooks on a leaf of the attack would stay there
+        labels = (self._y[owner],) if getattr(self.model, "takes_labels", False) else ()
         with self._stream:
-            logits: Tensor = self.model(queries)
+            logits: Tensor = self.model(queries, *labels)
         self.forwards += torch.bincount(owner, minlength=len(self._x)).cpu()
         self.memory.store(queries.detach(), logits.detach(), owner)
         if watched and logits.requires_grad:

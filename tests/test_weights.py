@@ -113,9 +113,15 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
-@pytest.mark.parametrize("text", [HTML, HTML.lower(), f"\n  {HTML}", "<html>", '<?xml version="1.0"?>'])
-def test_a_web_page_is_no_checkpoint(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
+@pytest.mark.parametrize(
+    "text", [
+        HTML, HTML.lower(), f"\n  {HTML}", "<html>", '<?xml version="1.0"?>', f"\ufeff{HTML}", f"\ufeff \n{HTML}",
+        f"<!-- saved from the web -->\n{HTML}", f" \t<!-- {'x' * 5000} -->{HTML}", "<head><title>Sign in</title>",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_web_page_is_no_checkpoint(tmp_path, name, text, encoding):
+    (tmp_path / name).write_bytes(text.encode(encoding))
     with pytest.raises(BadWeights, match=r"is a web page, not a checkpoint; the download link has expired"):
         inspect(tmp_path / name)
 
@@ -206,7 +212,7 @@ def test_weights_of_another_architecture(network, tmp_path, changes, suffix):
 
 @pytest.mark.parametrize("name", ["wide_resnet", None, ""])
 def test_an_unknown_architecture(name):
-    message = rf"architecture {name!r} is unknown, expected one of middle_cnn, resnet18; check the manifest"
+    message = rf"architecture {name!r} is unknown, expected one of middle_cnn, resnet18, lenet; check the manifest"
     with pytest.raises(BadWeights, match=message):
         build({**TINY, "name": name})
 
@@ -259,7 +265,7 @@ def test_resnet18_halves_the_image_three_times():
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_networks_judge_each_image_alone(name):
     torch.manual_seed(0)
-    network = build({"name": name, "width": 0.0625, "channels": 1, "size": 16, "classes": 5}).eval()
+    network = build({"name": name, "width": 0.25, "channels": 1, "size": 16, "classes": 5}).eval()
     x = torch.rand(4, 1, 16, 16)
     with torch.no_grad():
         together, alone = network(x), torch.cat([network(one[None]) for one in x])
@@ -324,3 +330,62 @@ def test_a_bare_state_dict_is_taken_for_the_first_recipe(tmp_path):
     found = SUPER_FITTING.checkpoint("cifar10", tmp_path / "net.pt")
     assert found.architecture == architecture_for(recipe.network, recipe.width, "cifar10")
     assert SUPER_FITTING.checkpoint("mine", tmp_path / "net.pt").architecture == {}
+
+
+def test_a_checkpoint_of_another_defense_is_refused(network, tmp_path):
+    path = tmp_path / "net.safetensors"
+    store(path, network, {**MANIFEST, "defense": "undefended"})
+    message = r"net.safetensors is a checkpoint of undefended, expected one of super_fitting; type --defense undefended"
+    with pytest.raises(BadWeights, match=message):
+        SUPER_FITTING.checkpoint("fashion_mnist", path)
+    assert UNDEFENDED.checkpoint("fashion_mnist", path).defense == "undefended"
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({"network": "resnet18"}, ("resnet18", 1.0)),
+        ({"network": "resnet18", "width": 0.25}, ("resnet18", 0.25)),
+        ({"width": 0.25}, ("middle_cnn", 0.25)),
+        ({"network": "middle_cnn"}, ("middle_cnn", 1.0)),
+        ({}, ("middle_cnn", 0.5)),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_bare_state_dict_is_taken_for_what_is_asked(tmp_path, asked, wanted, suffix):
+    path = tmp_path / f"net.{suffix}"
+    state = {"a": torch.ones(1)}
+    torch.save(state, path) if suffix == "pt" else path.write_bytes(save(state))
+    assert UNDEFENDED.checkpoint("svhn", path, **asked).architecture == architecture_for(*wanted, "svhn")
+
+
+def test_a_bare_state_dict_of_another_width_loads_when_asked(tmp_path):
+    torch.manual_seed(0)
+    wide = build(architecture_for("middle_cnn", 0.125, "fashion_mnist"))
+    torch.save(wide.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(BadWeights, match="does not fit"):
+        UNDEFENDED.load(UNDEFENDED.checkpoint("fashion_mnist", tmp_path / "net.pt"))
+    loaded = UNDEFENDED.load(UNDEFENDED.checkpoint("fashion_mnist", tmp_path / "net.pt", width=0.125))
+    assert equal(loaded.state_dict(), wide.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"network": "resnet"}, r"unknown network 'resnet': did you mean 'resnet18'"),
+        ({"width": 0.0}, r"--width is 0.0, expected a positive factor"),
+        ({"width": float("nan")}, r"--width is nan, expected a positive factor"),
+    ],
+)
+def test_a_network_that_does_not_exist(tmp_path, asked, sentence):
+    torch.save({"a": torch.ones(1)}, tmp_path / "net.pt")
+    with pytest.raises(BadInput, match=sentence):
+        UNDEFENDED.checkpoint("svhn", tmp_path / "net.pt", **asked)
+
+
+def test_a_network_is_only_asked_of_a_bare_file(network, tmp_path):
+    store(tmp_path / "net.safetensors", network, MANIFEST)
+    with pytest.raises(BadInput, match=r"says that it is .*'width': 0.0625.*, expected a bare state dict; leave out"):
+        UNDEFENDED.checkpoint("fashion_mnist", tmp_path / "net.safetensors", width=0.5)
+    with pytest.raises(BadInput, match=r"describe a bare state dict, but none was given; type --weights FILE"):
+        UNDEFENDED.checkpoint("fashion_mnist", network="resnet18")
