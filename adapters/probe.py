@@ -80,6 +80,7 @@ class Probe(nn.Module):
         self._x, self._y, self._threat = x, y, threat
         self._stream, self._confirm, self._beat = stream, confirm, beat
         self._stop_early, self._replay = stop_early, replay
+        self._passes = int(getattr(model, "k", 1))  # an average over draws (adapter eot) is k passes
         n = len(x)
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
@@ -164,7 +165,7 @@ class Probe(nn.Module):
         labels = (self._y[owner],) if getattr(self.model, "takes_labels", False) else ()
         with self._stream:
             logits: Tensor = self.model(queries, *labels)
-        self.forwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+        self.forwards += self._passes * torch.bincount(owner, minlength=len(self._x)).cpu()
         self.memory.store(queries.detach(), logits.detach(), owner)
         if watched and logits.requires_grad:
             rows = queries.detach().clone()
@@ -173,7 +174,7 @@ class Probe(nn.Module):
         return logits
 
     def _differentiated(self, gradient: Tensor, rows: Tensor, owner: Tensor) -> None:
-        self.backwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+        self.backwards += self._passes * torch.bincount(owner, minlength=len(self._x)).cpu()
         self._norm[owner] = gradient.flatten(1).norm(dim=1).float()
         self.memory.store_gradient(gradient, rows, owner)
 
