@@ -53,7 +53,13 @@ class StoredCheckpoint:
 
     @property
     def meant_for_eps(self) -> float | None:
-        """The radius that the network was trained or measured for, in pixel units; None where nothing says so."""
+        """The radius that the defense was made for, in pixel units; None where nothing says so.
+
+        A purifier that moves by xi is made for attacks of that radius (TPAP takes xi = eps); else the radius that the
+        network was trained against counts.
+        """
+        if "xi" in self.inference:
+            return float(self.inference["xi"])
         recipe = self.manifest.get("recipe")
         trained = recipe.get("eps") if isinstance(recipe, Mapping) else None
         found = self.measured.get("meant_for_eps") or trained
