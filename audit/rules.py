@@ -15,10 +15,10 @@ from audit.types import BARE, AdapterSpec, Step
 BARE_NETWORK = AdapterSpec(BARE)
 STRAIGHT_THROUGH = AdapterSpec("bpda", {"modules": "purifier", "substitute": "identity"})
 UNROLLED = AdapterSpec("unroll", {"temperature": 1.0})
-DRAWS = 20  # the number that AutoAttack's version for random defenses takes
+DRAWS = 10  # half of what AutoAttack's version for random defenses takes, so that minutes on two cores suffice
 AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
 AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
-TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # 20 draws in each of 900 to 2,700 steps
+TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # ten draws in each of 900 to 2,700 steps
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab-t")  # a pass of the whole costs two or three of the bare network
 FEWER_QUERIES = 1000
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image

@@ -49,7 +49,7 @@ def test_noise_is_averaged_outermost_and_the_dearest_steps_go():
     fitted = {s.name: s for s in fit(ADAPTIVE, NOISE)}
     assert adapters(fitted["rescaled-ce"]) == ["rescale", "eot"]
     assert adapters(fitted["e2e-fgsm"]) == ["eot"]
-    assert dict(fitted["apgd-margin"].adapters[0].params)["k"] == 20
+    assert dict(fitted["apgd-margin"].adapters[0].params)["k"] == 10
     assert not {"float64-ce", "apgd-t", "fab-t", "unroll-margin"} & set(fitted)
     assert fitted["square"].params["n_queries"] == 1000
 
