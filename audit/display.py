@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -134,7 +135,16 @@ def costs(steps: Iterable[Step]) -> list[tuple[int, int]]:
     """Forward and backward passes of each step for one image that survives it."""
     from audit import registry
 
-    return [registry.attacks.load(step.attack).cost(step.params) for step in steps]
+    return [_times(_draws(step), registry.attacks.load(step.attack).cost(step.params)) for step in steps]
+
+
+def _draws(step: Step) -> int:
+    """Passes of one look through the step's adapters: more than 1 where they average over draws."""
+    return math.prod(int(adapter.params.get("k", 1)) for adapter in step.adapters)
+
+
+def _times(draws: int, cost: tuple[int, int]) -> tuple[int, int]:
+    return draws * cost[0], draws * cost[1]
 
 
 def heading(plan: Plan, run_dir: Path) -> Text:

@@ -162,11 +162,15 @@ class LocalEngine:
             usable = torch.isfinite(returned.images).flatten(1).all(1)
         columns = judge_attack(court, probe, returned.images, usable, x, y, threat)
         failed = ~usable.cpu().numpy() | columns.pop("unjudged") | (returned.error is not None)
+        columns["returned_broken"] = (
+            columns["returned_broken"] & ~failed
+        )  # what the probe met on the way was not returned
         columns = keep_worst(columns, self.best[rows])
         error = returned.error or _why(int((~usable).sum()), int(failed.sum()))
         arrays = {
             **columns,
             "ids": rows,
+            "crashed": failed,
             "error": failed & ~columns["broken"],
             "forwards": probe.forwards.numpy(),
             "backwards": probe.backwards.numpy(),

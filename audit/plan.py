@@ -129,12 +129,24 @@ def read_plan(run_dir: Path) -> Plan:
         ) from error
     if version != PLAN_VERSION:
         raise PlanMismatch(f"{path} has plan version {version}, expected {PLAN_VERSION}; start anew with --out")
+    if [_unresolved(s) for s in data["steps"]] != [
+        _unresolved(s) for s in data["identity"].get("steps", data["steps"])
+    ]:
+        raise PlanMismatch(
+            f"{path} was altered: its steps are not those of its identity; restore it or start anew with --out"
+        )
     if fingerprint != plan.fingerprint:
         raise PlanMismatch(
             f"{path} was altered: its identity has fingerprint {plan.fingerprint[:16]}, expected the recorded "
             f"{str(fingerprint)[:16]}; restore the file or start anew with --out"
         )
     return plan
+
+
+def _unresolved(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored step without the temperature that was measured before the run."""
+    adapters = [{**a, "params": {k: v for k, v in a["params"].items() if k != "temperature"}} for a in step.get("adapters", ())]
+    return {**step, "adapters": adapters}
 
 
 def differences(found: Any, wanted: Any, name: str = "") -> list[str]:

@@ -25,7 +25,8 @@ class StepResult:
     """One step over all its shards. Arrays have shape (n,), indexed by image.
 
     attacked; broken (an adversarial image was verified, returned or harvested on the way); returned (the image that
-    the attack itself returned is adversarial); errors. `p_after` is P(correct) of the worst image of each up to and
+    the attack itself returned is adversarial); errors (it failed on them and nothing it met broke them); crashed (it
+    failed on them, so nobody knows what it would have returned). `p_after` is P(correct) of the worst image of each up to and
     with this step, scored on draws that chose nothing; `p_own` that of this step's image alone. `views`: P(correct) of what the attack left behind, by
     kind: "returned"; and where it saw the bare network only, "first", "lowest" and "base" (the bare network's own
     answer); an image that was not attacked has its clean value.
@@ -36,6 +37,7 @@ class StepResult:
     broken: Bools
     returned: Bools
     errors: Bools
+    crashed: Bools
     p_after: Floats
     p_own: Floats
     views: Mapping[str, Floats]
@@ -91,7 +93,7 @@ class Results:
         """
         alive = self.correct.copy()
         for result in self.claimed:
-            alive &= ~result.returned & ~result.errors
+            alive &= ~result.returned & ~result.crashed
         return alive
 
     @property
@@ -116,7 +118,16 @@ class Results:
         """
         if self.plan.draws == 1:
             return self.survives_claimed.astype(np.float32)
-        found = [r.views.get("returned", r.p_own) for r in self.claimed]
+        return self._lowest_claimed(np.zeros_like(self.p_clean))
+
+    @property
+    def p_claimed_at_most(self) -> Floats:
+        """`p_claimed`, were every image on which a claimed attack crashed as good as clean: float32 (n,)."""
+        return self._lowest_claimed(self.p_clean)
+
+    def _lowest_claimed(self, crashed: Floats) -> Floats:
+        """crashed: what counts for an image on which the attack crashed."""
+        found = [np.where(r.crashed, crashed, r.views.get("returned", r.p_own)) for r in self.claimed]
         return min(found, key=lambda p: float(p.mean()), default=self.p_clean)
 
     def p_route(self, *, transfers: bool) -> Floats | None:
@@ -185,13 +196,14 @@ def _step_result(
     step: Step, units: list[tuple[Arrays, dict[str, Any]]], p_after: Floats, p_clean: Floats,
     clean: Mapping[str, Floats], *, done: bool,
 ) -> StepResult:  # fmt: skip
-    masks = {name: np.zeros(len(p_after), bool) for name in ("attacked", "broken", "returned_broken", "error")}
+    names = ("broken", "returned_broken", "error", "crashed")
+    masks = {name: np.zeros(len(p_after), bool) for name in ("attacked", *names)}
     views: dict[str, Floats] = {}
     own = p_clean.copy()
     for arrays, _ in units:
         ids = arrays["ids"]
         masks["attacked"][ids] = True
-        for name in ("broken", "returned_broken", "error"):
+        for name in names:
             masks[name][ids] = arrays[name]
         own[ids] = np.fmin(own[ids], arrays["p"])
         for name in VIEWS:
@@ -199,7 +211,8 @@ def _step_result(
                 view = views.setdefault(name, clean.get(name, p_clean).copy())
                 view[ids] = np.where(np.isnan(arrays[f"p_{name}"]), view[ids], arrays[f"p_{name}"])
     return StepResult(
-        step, masks["attacked"], masks["broken"], masks["returned_broken"], masks["error"], p_after, own, views,
+        step, masks["attacked"], masks["broken"], masks["returned_broken"], masks["error"],
+        masks["crashed"], p_after, own, views,
         sum(int(a["forwards"].sum()) for a, _ in units), sum(int(a["backwards"].sum()) for a, _ in units),
         sum(float(meta["seconds"]) for _, meta in units),
         tuple(str(meta["error"]) for _, meta in units if meta["error"]),

@@ -46,13 +46,19 @@ def total(shares: Floats) -> float:
 
 
 def paired_interval(first: Floats, second: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Interval of the mean of first - second (n,), by Student's t over images. Fewer than 2 images give (-1, 1)."""
+    """Interval of the mean of first - second, both shares in [0,1] of shape (n,), over images.
+
+    The wider of Student's t, which few or equal differences make too narrow, and of `clopper_pearson` on their sum.
+    Fewer than 2 images give (-1, 1).
+    """
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     n = len(difference)
     if n < 2:
         return -1.0, 1.0
     half = float(t.ppf((1 + confidence) / 2, n - 1)) * float(difference.std(ddof=1)) / n**0.5
-    return float(difference.mean()) - half, float(difference.mean()) + half
+    mean = float(difference.mean())
+    low, high = clopper_pearson(min(max(float(difference.sum()), 0.0), n), n, confidence)
+    return min(mean - half, low), max(mean + half, high)
 
 
 def mcnemar(first: Bools, second: Bools) -> float:

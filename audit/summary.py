@@ -75,7 +75,7 @@ class Audit:
         """Images that no claimed attack returned broken and on which one of them crashed."""
         returned, failed = (np.zeros_like(self.results.correct) for _ in range(2))
         for result in self.results.claimed:
-            returned, failed = returned | result.returned, failed | result.errors
+            returned, failed = returned | result.returned, failed | result.crashed
         return int((failed & ~returned).sum())
 
     @property
@@ -150,7 +150,7 @@ class Audit:
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
-            "errors": int(result.errors.sum()), "messages": sorted(set(result.messages)), "done": result.done,
+            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()), "messages": sorted(set(result.messages)), "done": result.done,
             "forwards": result.forwards, "backwards": result.backwards, "seconds": round(result.seconds, 3),
         }  # fmt: skip
 
@@ -162,7 +162,7 @@ class Audit:
     def _counted(self, result: StepResult) -> tuple[Estimate | None, str]:
         """The figure of one attack and what it counts; None where it crashed, or attacked nothing."""
         kind = {"survivors": "cumulative", "all": "alone", "control": "control"}[result.step.scope]
-        if result.errors.any() or not result.done:
+        if (result.crashed if result.step.scope == "all" else result.errors).any() or not result.done:
             return None, kind
         if result.step.scope == "survivors":
             return self._cumulative(result), kind

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from audit.results import Bools, Floats, Results
+from audit.routes import end_to_end_ran
 from audit.stats import clopper_pearson, estimate, paired_interval, total
 from audit.types import Claim, Diagnosis, Verdict
 
@@ -86,6 +87,8 @@ def worst_case(results: Results) -> str:
     seen = int((results.prediction >= 0).sum())
     if not seen:
         return "not measured yet"
+    if not end_to_end_ran(results):
+        return "not measured, since no attack saw the whole defense"
     bound = "at most " if results.missing or unknown_images(results).any() else ""
     return f"{bound}{estimate(total(proven(results, results.p_worst)), seen)}"
 
@@ -164,8 +167,7 @@ def _mean_gaps(results: Results) -> tuple[Interval, Interval]:
     """The same for a stochastic defense: intervals of the mean drop of P(correct) per image."""
     worst, unknown = proven(results, results.p_worst), unknown_images(results)
     bounds = (np.where(unknown, np.maximum(worst, results.p_claimed), worst), np.where(unknown, 0, worst))
-    certain, possible = (paired_interval(results.p_claimed, shares) for shares in bounds)
-    return certain, possible
+    return paired_interval(results.p_claimed, bounds[0]), paired_interval(results.p_claimed_at_most, bounds[1])
 
 
 def _where(results: Results) -> str:

@@ -43,7 +43,7 @@ def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None
     own = (mask((0, 900), n=n) & ~broken).astype(np.float32)
     views = {"returned": (mask((0, 900), n=n) & ~returned).astype(np.float32)}
     return StepResult(
-        step, attacked, broken, returned, errors, own, own, views, 1, 1, 0.0, messages, traced(zero), done
+        step, attacked, broken, returned, errors, errors, own, own, views, 1, 1, 0.0, messages, traced(zero), done
     )
 
 

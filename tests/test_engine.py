@@ -98,6 +98,9 @@ def test_what_a_crashing_attack_had_passed_through_counts_as_broken(scope, tmp_p
     assert results.unknown.nonzero()[0].tolist() == [0, 1, 2]
     assert len(step.messages) == (2 if scope == "all" else 1)
     assert not (step.errors & step.broken).any()
+    if scope == "all":  # nothing was returned, so the attack's own figure is unknown
+        assert not step.returned.any()
+        assert step.crashed.tolist() == step.attacked.tolist()
     assert verify_images(results.plan, grey(), Ledger(tmp_path))["rejected"] == 0
 
 

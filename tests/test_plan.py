@@ -229,3 +229,15 @@ def test_only_units_that_crashed_are_forgotten(plan, tmp_path):
     assert "01-fgsm-0001" not in ledger
     assert all(name in ledger for name in ("00-clean-0000", "01-fgsm-0000", "01-fgsm-0002"))
     assert forget_errors(plan, tmp_path) == []
+
+
+def test_steps_that_were_altered_are_refused(tmp_path):
+    steps = (Step("wide", "apgd-ce", "adaptive", adapters=(AdapterSpec("rescale", {"temperature": 3.0}),)),)
+    auto = {**steps[0].to_dict(), "adapters": [{"name": "rescale", "params": {"temperature": "auto"}}]}
+    Plan({"n": 4, "steps": [auto]}, steps, {}).write(tmp_path)
+    assert read_plan(tmp_path).steps == steps
+    stored = json.loads((tmp_path / "plan.json").read_text())
+    stored["steps"][0]["eps"] = 1.0
+    (tmp_path / "plan.json").write_text(json.dumps(stored))
+    with pytest.raises(PlanMismatch, match="its steps are not those of its identity"):
+        read_plan(tmp_path)

@@ -185,7 +185,7 @@ def test_a_claimed_attack_that_crashed_bounds_the_claimed_number_from_below(audi
     def one_shard(ledger: Ledger, plan: Plan) -> None:
         unit = next(u for u in plan.units() if u.step is not None and plan.steps[u.step].name == "pgd-20")
         arrays, meta = ledger.read(unit.name)
-        arrays["error"] = ~arrays["broken"] & (np.cumsum(~arrays["broken"]) <= 2)
+        arrays["error"] = arrays["crashed"] = ~arrays["broken"] & (np.cumsum(~arrays["broken"]) <= 2)
         ledger.write(unit.name, arrays, {**meta, "error": "RuntimeError"})
 
     data, page, text, printed = shown(tampered(audit, tmp_path / "r", one_shard))

@@ -56,7 +56,10 @@ def test_noise_is_averaged_outermost_and_the_dearest_steps_go():
 
 def test_randomness_without_a_bare_network_is_averaged_everywhere():
     fitted = fit(ADAPTIVE, Nature(stochastic=True))
-    assert all(adapters(s)[-1] == "eot" for s in fitted)
+    claimed = [s for s in fitted if s.suite == "claimed"]
+    assert claimed == [s for s in ADAPTIVE if s.suite == "claimed"]  # as they were claimed, and once more:
+    assert {"e2e-fgsm", "e2e-bim-20", "e2e-pgd-20"} <= {s.name for s in fitted}
+    assert all(adapters(s)[-1] == "eot" for s in fitted if s.suite != "claimed")
     assert not any(s.transfers for s in fitted)
 
 

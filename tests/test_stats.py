@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from audit.stats import clopper_pearson, estimate, mcnemar
+from audit.stats import clopper_pearson, estimate, mcnemar, paired_interval
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
@@ -70,3 +70,18 @@ def test_mcnemar_by_hand(only_first, only_second, p):
 
 def test_concordant_pairs_do_not_matter():
     assert mcnemar(*paired(0, 6, 1, 0)) == mcnemar(*paired(500, 6, 1, 300))
+
+
+def test_the_paired_interval_covers_and_is_never_a_point():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        first, second = generator.binomial(20, 0.6, 50) / 20, generator.binomial(20, 0.5, 50) / 20
+        low, high = paired_interval(first, second)
+        covered += low <= 0.1 <= high
+    assert covered >= 0.93 * 400
+    for n in (2, 3, 5):  # equal differences say little when there are few
+        low, high = paired_interval(np.ones(n), np.ones(n))
+        assert high > 0.4
+    assert paired_interval(np.ones(1), np.zeros(1)) == (-1.0, 1.0)
+    assert paired_interval(np.ones(1000), np.ones(1000))[1] < 0.01
