@@ -12,7 +12,7 @@ test: $(VENV)/installed-dev check
 	$(BIN)/python -m pytest
 
 slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadscope
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmark

@@ -55,6 +55,7 @@ class _Replay(torch.autograd.Function):
 class Probe(nn.Module):
     """Wraps `model` for one attack on images x (n, c, h, w) with labels y (n,).
 
+    A model with `takes_labels = True` is called with the labels of the queried images as well (`adapters.eot`).
     confirm: asked with candidates and the indices of their images, answers which are adversarial to the deployed
     defense; called at most once per improvement, only with `stop_early`.
     stream: the defense's own random numbers, used in every forward pass and by nothing else.
@@ -79,6 +80,7 @@ class Probe(nn.Module):
         self._x, self._y, self._threat = x, y, threat
         self._stream, self._confirm, self._beat = stream, confirm, beat
         self._stop_early, self._replay = stop_early, replay
+        self._passes = int(getattr(model, "k", 1))  # an average over draws (adapter eot) is k passes
         n = len(x)
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
@@ -160,9 +162,10 @@ class Probe(nn.Module):
         watched = torch.is_grad_enabled() and queries.requires_grad
         if watched:
             queries = queries.view_as(queries)  # hooks on a leaf of the attack would stay there
+        labels = (self._y[owner],) if getattr(self.model, "takes_labels", False) else ()
         with self._stream:
-            logits: Tensor = self.model(queries)
-        self.forwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+            logits: Tensor = self.model(queries, *labels)
+        self.forwards += self._passes * torch.bincount(owner, minlength=len(self._x)).cpu()
         self.memory.store(queries.detach(), logits.detach(), owner)
         if watched and logits.requires_grad:
             rows = queries.detach().clone()
@@ -171,7 +174,7 @@ class Probe(nn.Module):
         return logits
 
     def _differentiated(self, gradient: Tensor, rows: Tensor, owner: Tensor) -> None:
-        self.backwards += torch.bincount(owner, minlength=len(self._x)).cpu()
+        self.backwards += self._passes * torch.bincount(owner, minlength=len(self._x)).cpu()
         self._norm[owner] = gradient.flatten(1).norm(dim=1).float()
         self.memory.store_gradient(gradient, rows, owner)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from audit import registry
 from audit.display import table
@@ -65,7 +67,9 @@ def _datasets() -> Table:
     return table("datasets", ("name", "classes", "images"), rows)
 
 
-def health(findings: Iterable[Finding]) -> Table:
-    """The table of `audit doctor`."""
-    rows = ((f.library, f.version, "yes" if f.imports else "NO", f.purpose, f.advice) for f in findings)
-    return table("libraries", ("library", "version", "imports", "for", "type"), rows)
+def health(findings: Iterable[Finding]) -> Group:
+    """What `audit doctor` prints: a table, then a line for each library that does not import."""
+    found = list(findings)
+    rows = ((f.library, f.version, "yes" if f.imports else "NO", f.purpose) for f in found)
+    advice = (Text(f"{f.library}: {f.advice}") for f in found if f.advice)
+    return Group(table("libraries", ("library", "version", "imports", "for"), rows), *advice)

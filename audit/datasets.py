@@ -30,6 +30,7 @@ class Dataset:
     ids: NDArray[np.int64]
     classes: tuple[str, ...]
     source: str
+    place: Path | None = None  # the folder or file that was read; None for the embedded sample
 
     @property
     def digest(self) -> str:
@@ -49,13 +50,14 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A data set that can be named: where torchvision keeps it, and its classes."""
+    """A data set that can be named: where torchvision keeps it, its classes, and whether it comes as idx files."""
 
     name: str
     torchvision: str
     classes: tuple[str, ...]
     folder: str
     embedded: str | None = None
+    idx: bool = False
 
     def load(self, split: Split = "test", *, data_dir: Path | None = None, download: bool = False) -> Dataset:
         """Read the whole split from `data_dir` (or the usual places), else the embedded sample for "test".
@@ -65,10 +67,11 @@ class Known:
         if data_dir is None and not download and split == "test" and self.embedded:
             return self._from_embedded()
         places = [data_dir] if data_dir else [root / part for root in DEFAULT_PLACES for part in ("", self.folder)]
-        for place in places:
+        for place in places if self.idx else ():
             idx = _read_idx(place, split)
             if idx is not None:
-                return make_dataset(self.name, *idx, self.classes, f"{place} ({split})")
+                found = make_dataset(self.name, *idx, self.classes, f"{place} ({split})")
+                return replace(found, place=place)
         return self._from_torchvision(split, places[0], download)
 
     def _from_embedded(self) -> Dataset:
@@ -92,10 +95,11 @@ class Known:
                 f"type --data-dir DIRECTORY, or --download to fetch them"
             ) from error
         labels = getattr(found, "targets", None)
-        return make_dataset(
+        images = make_dataset(
             self.name, np.asarray(found.data), np.asarray(found.labels if labels is None else labels),
             self.classes, f"torchvision {self.torchvision} in {place} ({split})",
         )  # fmt: skip
+        return replace(images, place=place)
 
 
 def _read_idx(place: Path, split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
@@ -218,8 +222,10 @@ _FASHION = (
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _DIGITS = tuple(str(i) for i in range(10))
 
-FASHION_MNIST = Known("fashion_mnist", "FashionMNIST", _FASHION, "fashion-mnist", "fashion_mnist_test1000.npz")
-MNIST = Known("mnist", "MNIST", _DIGITS, "mnist")
+FASHION_MNIST = Known(
+    "fashion_mnist", "FashionMNIST", _FASHION, "fashion-mnist", "fashion_mnist_test1000.npz", idx=True
+)
+MNIST = Known("mnist", "MNIST", _DIGITS, "mnist", idx=True)
 CIFAR10 = Known("cifar10", "CIFAR10", _CIFAR10, "cifar10")
 CIFAR100 = Known("cifar100", "CIFAR100", tuple(str(i) for i in range(100)), "cifar100")
 SVHN = Known("svhn", "SVHN", _DIGITS, "svhn")

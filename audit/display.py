@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -48,7 +49,8 @@ class LiveTable:
         self.plan, self.costs = plan, costs
         self.rows = [_Row() for _ in plan.steps]
         self.alive = self.correct = plan.n
-        self.passes, self.started, self.in_unit = 0, time.perf_counter(), 0
+        self.passes, self.started, self.in_unit, self.begun = 0, time.perf_counter(), 0, False
+        self._console = console
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render)
 
     def __enter__(self) -> LiveTable:
@@ -57,9 +59,11 @@ class LiveTable:
 
     def __exit__(self, *_: object) -> None:
         self._live.stop()
+        if not self._console.is_terminal:
+            self._console.line()  # rich ends the last line on terminals only
 
     def begin(self, unit: Unit, images: int) -> None:
-        self.in_unit = 0
+        self.in_unit, self.begun = 0, True
         if unit.step is not None:
             self.rows[unit.step].running = True
 
@@ -67,7 +71,7 @@ class LiveTable:
         self.in_unit = forwards
 
     def end(self, unit: Unit, arrays: Arrays, meta: dict[str, Any]) -> None:
-        self.in_unit = 0
+        begun, self.in_unit, self.begun = self.begun, 0, False
         if unit.step is None:
             wrong = int((~arrays["correct"]).sum())
             self.alive, self.correct = self.alive - wrong, self.correct - wrong
@@ -79,7 +83,8 @@ class LiveTable:
         row.forwards += int(arrays["forwards"].sum())
         row.backwards += int(arrays["backwards"].sum())
         row.seconds += float(meta["seconds"])
-        self.passes += int(arrays["forwards"].sum() + arrays["backwards"].sum())
+        if begun:  # what an earlier run did took none of this run's time
+            self.passes += int(arrays["forwards"].sum() + arrays["backwards"].sum())
 
     def _render(self) -> Group:
         table = Table("step", "suite", "images", "broken", "forward", "backward", "time", box=None, header_style="bold")
@@ -92,7 +97,8 @@ class LiveTable:
                 f"{row.backwards:,}",
                 f"{row.seconds:.0f} s",
             )
-            table.add_row(step.name, step.suite, *(figures if row.units else ("", "", "", "", "")), style=style)
+            cells = (step.name, step.suite, *(figures if row.units else ("", "", "", "", "")))
+            table.add_row(*map(Text, cells), style=style)  # Text: brackets are not markup
         return Group(table, Text(self._status()))
 
     def _status(self) -> str:
@@ -119,7 +125,7 @@ class LiveTable:
                 "survivors": survivors,
                 "control": min(step.limit or self.correct, self.correct),
             }[step.scope]
-            share = 1 - row.units / (1 if step.scope == "control" else self.plan.shards)
+            share = 1 - row.units / self.plan.shards
             total += cost * images * share
         return total
 
@@ -131,31 +137,39 @@ def costs(steps: Iterable[Step]) -> list[tuple[int, int]]:
     return [registry.attacks.load(step.attack).cost(step.params) for step in steps]
 
 
-def dry_run(prepared: Prepared, costs: Sequence[tuple[int, int]]) -> Group:
-    """The plan with the most that it can cost: every image that is standing survives to the end."""
-    plan = prepared.plan
+def heading(plan: Plan, run_dir: Path) -> Text:
+    """What is about to run, where its files go, and which steps of the suite are left out."""
+    first = f"{plan.n} images, {plan.threat}, {len(plan.steps)} steps -> {run_dir}"
+    return Text("\n".join([first, *plan.runtime["unsupported"]]))
+
+
+def most(plan: Plan, costs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The most that a plan can cost: passes if every image that is standing survives each step to the end."""
     correct = int(plan.profile["clean_correct"] / plan.profile["n"] * plan.n)
-    rows, total = [], 0
+    steps: list[dict[str, Any]] = []
     for step, (forward, backward) in zip(plan.steps, costs, strict=True):
         images = min(step.limit or correct, correct)
-        total += (forward + backward) * images
-        rows.append(
-            (
-                step.name,
-                step.attack,
-                step.scope,
-                images,
-                f"{forward * images:,}",
-                f"{backward * images:,}",
-                step.why,
-            )
+        steps.append(
+            {"step": step.name, "images": images, "forwards": forward * images, "backwards": backward * images}
         )
-    rate = passes_per_second(prepared.target.model, prepared.target.x)
+    return {"steps": steps, "passes": sum(s["forwards"] + s["backwards"] for s in steps)}
+
+
+def dry_run(prepared: Prepared, costs: Sequence[tuple[int, int]]) -> Group:
+    """The plan with the most that it can cost."""
+    plan = prepared.plan
+    cost = most(plan, costs)
+    rows = [
+        (step.name, step.attack, step.scope, c["images"], f"{c['forwards']:,}", f"{c['backwards']:,}", step.why)
+        for step, c in zip(plan.steps, cost["steps"], strict=True)
+    ]
+    rate, total = passes_per_second(prepared.target.model, prepared.target.x), cost["passes"]
     return Group(
         table("plan", ("step", "attack", "images", "at most", "forward", "backward", "why"), rows),
         Text(f"fingerprint {plan.fingerprint[:16]}, {plan.n} images, {plan.threat}, logit gap {plan.profile['logit_gap']:.3g}"),
         Text(f"at most {total:,} passes, {total / rate / 60:.0f} minutes at the {rate:,.0f} passes per second measured just now; "
              "images that break early cost less"),
+        *map(Text, plan.runtime["unsupported"]),
     )  # fmt: skip
 
 
@@ -194,18 +208,21 @@ def panel(audit: Audit, report: str) -> Panel:
     outcome = audit.verdict.outcome
     grid.add_row("verdict", Text(outcome, style=f"bold {COLOURS[outcome]}"))
     for reason in audit.verdict.reasons[1:3] or audit.verdict.reasons:
-        grid.add_row("because", Text(reason))  # brackets are not markup
-    grid.add_row("report", report)
+        grid.add_row("because", Text(reason))
+    grid.add_row("report", Text(report, overflow="fold"))
+    question = "is the claim real?" if audit.claim else "no claim to judge"
     return Panel(
         grid,
-        title=f"{audit.results.plan.identity['defense']}: {'is the claim real?' if audit.claim else 'no claim to judge'}",
+        title=Text(f"{audit.results.plan.identity['defense']}: {question}"),
         border_style=COLOURS[outcome],
     )
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A plain table of strings."""
-    result = Table(*columns, title=title, title_justify="left", box=None, header_style="bold")
+    result = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for column in columns:
+        result.add_column(column, overflow="fold")  # a command cut short cannot be typed
     for row in rows:
         result.add_row(*(Text(str(cell)) for cell in row))  # Text: brackets are not markup
     return result

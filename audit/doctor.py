@@ -1,31 +1,42 @@
-"""`audit doctor`: which libraries import here, in which version, and what to type for those that do not."""
+"""`audit doctor`: which libraries, attacks and adapters load here, in which version, and what to type for the others."""
 
 from __future__ import annotations
 
 import importlib
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+from audit import registry
+from audit.registry import Registry
 from audit.versions import installed
 
 LIBRARIES = (
     # distribution, module, extra (None: core), what it is for
     ("torch", "torch", None, "models and gradients"),
     ("torchvision", "torchvision", None, "data sets"),
+    ("numpy", "numpy", None, "records"),
+    ("scipy", "scipy", None, "exact intervals"),
     ("torchattacks", "torchattacks", None, "FGSM, BIM, PGD"),
     ("pyautoattack", "pyautoattack", None, "APGD, FAB, Square"),
     ("safetensors", "safetensors", None, "checkpoints"),
+    ("jinja2", "jinja2", None, "the report's page"),
+    ("rich", "rich", None, "tables and progress"),
+    ("typer", "typer", None, "the command line"),
     ("matplotlib", "matplotlib", None, "figures of the report"),
     ("adversarial-robustness-toolbox", "art", "art", "more attacks"),
     ("robustbench", "robustbench", "robustbench", "reference models"),
     ("timm", "timm", "robustbench", "architectures of reference models"),
+    ("setuptools", "pkg_resources", "robustbench", "pkg_resources, which robustbench imports"),
     ("ray", "ray", "ray", "audits on a cluster"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One library: does it import, and if not, why and what to type."""
+    """One library, attack or adapter: does it load, and if not, why and what to type. core: audits need it."""
 
     library: str
     version: str
@@ -36,18 +47,41 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Import every library that an adapter may need, and report."""
-    return [_examine(*entry) for entry in LIBRARIES]
+    """Load every library, registered attack and registered adapter, and report."""
+    return [*(_library(*entry) for entry in LIBRARIES), *_registered(registry.attacks), *_registered(registry.adapters)]
 
 
-def _examine(library: str, module: str, extra: str | None, purpose: str) -> Finding:
-    install = f"pip install 'robustness-audit[{extra}]'" if extra else f"pip install {library}"
-    found = installed(library)
+def _load(load: Callable[[], Any]) -> tuple[Any, str]:
+    """What `load` returns, or why it cannot: a broken library may raise anything, or try to end the process."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module(module)
-    except ImportError as error:
-        advice = install if found is None else f"installed but broken ({error}); {install} --force-reinstall"
-        return Finding(library, found or "-", False, purpose, advice, extra is None)
-    return Finding(library, found or "?", True, purpose, "", extra is None)
+            return load(), ""
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - reported, not swallowed
+        detail = (str(error).splitlines() or [""])[0]
+        return None, f"{type(error).__name__}: {detail}" if detail else type(error).__name__
+
+
+def _library(library: str, module: str, extra: str | None, purpose: str) -> Finding:
+    install = f"pip install 'robustness-audit[{extra}]'" if extra else f"pip install {library}"
+    found = installed(library)
+    _, problem = _load(lambda: importlib.import_module(module))
+    if not problem:
+        return Finding(library, found or "?", True, purpose, "", extra is None)
+    advice = install if found is None else f"installed but broken ({problem}); {install} --force-reinstall"
+    return Finding(library, found or "-", False, purpose, advice, extra is None)
+
+
+def _registered(names: Registry[Any]) -> Iterator[Finding]:
+    """One finding for each module that a registry names; those shipped here are core."""
+    modules: dict[str, list[str]] = {}
+    for name in names:
+        modules.setdefault(names.target(name).partition(":")[0], []).append(name)
+    for module, members in modules.items():
+        found = {name: _load(partial(names.load, name)) for name in members}
+        problems = [f"{name}: {problem}" for name, (_, problem) in found.items() if problem]
+        library = str(getattr(found[members[0]][0], "library", module.partition(".")[0]))
+        version = f"{library} {installed(library) or ''}".strip()
+        advice = f"mend {module}, or install what it needs ({'; '.join(problems)})" if problems else ""
+        core = module.startswith(("audit.", "adapters."))
+        yield Finding(module, version, not problems, f"{names.kind}s {', '.join(members)}", advice, core)

@@ -9,8 +9,7 @@
     ├── PlanMismatch        a run directory that belongs to another plan
     ├── MissingDependency   an optional library that is not installed
     ├── Unsupported         an attack was asked for something that it does not do
-    ├── CannotWrite         the disk is full, read-only, or not ours
-    └── Tampered            a stored adversarial image that does not prove what the records say
+    └── CannotWrite         the disk is full, read-only, or not ours
 
 Each message is one sentence that says what was got, what was expected and what to type next.
 """
@@ -58,9 +57,3 @@ class Unsupported(AuditError):
 
 class CannotWrite(AuditError):
     """Results could not be stored."""
-
-
-class Tampered(AuditError):
-    """A stored adversarial image lies outside its ball or is classified correctly."""
-
-    exit_code = 1

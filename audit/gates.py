@@ -47,14 +47,16 @@ def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: in
     Keys: n; clean_correct; classes; logit_gap (median of largest minus second, at least 1e-6); zero_gradient
     (share of correctly classified images whose float32 CE gradient is exactly zero); saturated (share whose
     softmax gives every other class exactly zero); max_draw_difference (largest change of normalised logits over 3
-    passes, AutoAttack's "randomized" check); softmax_output (bool).
+    passes, AutoAttack's "randomized" check); softmax_output (bool); gradient_cut (bool: no gradient leads from the
+    logits to the images, because a part in between is not differentiable).
     Raises BadModel when the model cannot be judged.
     """
     check_mode(model)
     x, y = x[:SAMPLE], y[:SAMPLE]
     stream = Stream(seed)
     parts = [_measure(model, a, b, stream) for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)]
-    logits, size, drift = (torch.cat(column) for column in zip(*parts, strict=True))
+    cut = any(part[-1] for part in parts)
+    logits, size, drift = (torch.cat(column) for column in zip(*(part[:-1] for part in parts), strict=True))
     check_labels(logits.shape[1], y)
     top = logits.topk(2).values
     right = logits.argmax(1) == y
@@ -69,24 +71,27 @@ def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: in
         "saturated": _share(others[right] == 0),
         "max_draw_difference": float(drift.max()),
         "softmax_output": _looks_like_softmax(logits),
+        "gradient_cut": cut,
     }
 
 
-def _measure(model: nn.Module, x: Tensor, y: Tensor, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (n, k), largest CE gradient entry (n,), largest change of normalised logits over repeats (n,)."""
+def _measure(model: nn.Module, x: Tensor, y: Tensor, stream: Stream) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Logits (n, k), largest CE gradient entry (n,), largest change of normalised logits over repeats (n,), and
+    whether no gradient leads to the images.
+    """
     images = x.clone().requires_grad_()
     with stream, torch.enable_grad():
         logits = model(images).float()
         check_logits(logits.detach(), len(x))
         check_labels(logits.shape[1], y)
-        size = torch.zeros(len(x), device=x.device)
+        gradient = None
         if logits.requires_grad:
             (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), images, allow_unused=True)
-            size = size if gradient is None else gradient.flatten(1).abs().amax(1)
+        size = torch.zeros(len(x), device=x.device) if gradient is None else gradient.flatten(1).abs().amax(1)
     with stream, torch.no_grad():
         repeats = torch.stack([F.normalize(model(x).float(), dim=1) for _ in range(REPEATS)])
     drift = (repeats - repeats[0]).norm(dim=2).amax(0)
-    return logits.detach(), size, drift
+    return logits.detach(), size, drift, gradient is None
 
 
 def check_labels(classes: int, y: Tensor) -> None:

@@ -59,23 +59,28 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 class Ledger:
-    """The units of one run directory."""
+    """The units of one run directory that belong to one plan.
 
-    def __init__(self, run_dir: Path) -> None:
-        self.directory = run_dir / "units"
+    fingerprint: the plan's. It is stored in each unit's meta as "plan", and a unit that names another plan, or none,
+    counts as absent. None reads and writes units without regard to a plan.
+    """
+
+    def __init__(self, run_dir: Path, fingerprint: str | None = None) -> None:
+        self.directory, self.fingerprint = run_dir / "units", fingerprint
 
     def path(self, unit: str) -> Path:
         return self.directory / f"{unit}.npz"
 
     def write(self, unit: str, arrays: Arrays, meta: Mapping[str, Any]) -> None:
         """Store a finished unit; `meta` must be JSON."""
-        everything = {**arrays, "meta": np.array(json.dumps(meta, sort_keys=True))}
+        tied = dict(meta) if self.fingerprint is None else {**meta, "plan": self.fingerprint}
+        everything = {**arrays, "meta": np.array(json.dumps(tied, sort_keys=True))}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **everything, digest=np.array(digest(everything)))  # type: ignore[arg-type]
         write_atomically(self.path(unit), buffer.getvalue())
 
     def read(self, unit: str) -> tuple[Arrays, dict[str, Any]] | None:
-        """The unit's arrays and meta, or None when it is absent, torn or altered."""
+        """The unit's arrays and meta, or None when it is absent, torn, altered or of another plan."""
         try:
             with self.path(unit).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays: Arrays = {name: archive[name] for name in archive.files}
@@ -85,7 +90,22 @@ class Ledger:
         if digest(arrays) != expected:
             return None
         meta: dict[str, Any] = json.loads(str(arrays.pop("meta")))
+        if self.fingerprint is not None and meta.get("plan") != self.fingerprint:
+            return None
         return arrays, meta
+
+    def damaged(self, unit: str) -> bool:
+        """There is a file in the unit's place, but it does not count: torn, altered or of another plan."""
+        return self.path(unit).exists() and self.read(unit) is None
+
+    def remove(self, unit: str) -> None:
+        """Forget a unit, so that it runs again. Raises CannotWrite."""
+        try:
+            self.path(unit).unlink(missing_ok=True)
+        except OSError as error:
+            raise CannotWrite(
+                f"could not remove {self.path(unit)} ({error.strerror}), expected a writable run directory; type --out DIRECTORY"
+            ) from error
 
     def __contains__(self, unit: str) -> bool:
         return self.read(unit) is not None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.errors import PlanMismatch
-from audit.ledger import write_json
+from audit.ledger import Ledger, write_json
 from audit.types import Step, ThreatModel
 
 PLAN_VERSION = 1
@@ -23,7 +23,7 @@ CLEAN = "clean"
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One step on one shard of the images; `seed` is derived from the run's."""
+    """One step on one shard of the images; step None is the clean pass. Its seed is derived from the run's by the engine."""
 
     step: int | None
     shard: int
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the identity; two runs with one fingerprint have the same records."""
+        """sha256 of the identity: what was asked for. The records also depend on the device, and on what crashed."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -93,14 +93,32 @@ class Plan:
         write_json(run_dir / "plan.json", self.to_dict())
 
 
+class _Fields(dict[str, Any]):
+    """A part of plan.json. A key that is not there is the file's fault: whoever asks for it raises PlanMismatch."""
+
+    def __init__(self, data: Mapping[str, Any], part: str, path: Path) -> None:
+        super().__init__(data)
+        self._part, self._path = part, path
+
+    def __missing__(self, key: str) -> Any:
+        raise PlanMismatch(
+            f"{self._path} cannot be read (its {self._part} lacks {key!r}), expected a plan of version {PLAN_VERSION}; "
+            "start anew with --out"
+        )
+
+
 def read_plan(run_dir: Path) -> Plan:
-    """The plan of a run directory. Raises PlanMismatch when there is none or it cannot be read."""
+    """The plan of a run directory, of which a missing key raises PlanMismatch when it is asked for.
+
+    Raises PlanMismatch when there is none, it cannot be read, or its identity is not the one it was written with.
+    """
     path = run_dir / "plan.json"
     try:
         data = json.loads(path.read_text())
         steps = tuple(Step.from_dict(step) for step in data["steps"])
-        plan = Plan(data["identity"], steps, data["profile"], data["runtime"])
-        version = data["plan_version"]
+        identity, profile, runtime = (_Fields(data[name], name, path) for name in ("identity", "profile", "runtime"))
+        plan = Plan(identity, steps, profile, runtime)
+        version, fingerprint = data["plan_version"], data["fingerprint"]
     except FileNotFoundError:
         raise PlanMismatch(
             f"{run_dir} holds no plan.json, expected the directory of an audit; type the path that `run` printed"
@@ -111,6 +129,11 @@ def read_plan(run_dir: Path) -> Plan:
         ) from error
     if version != PLAN_VERSION:
         raise PlanMismatch(f"{path} has plan version {version}, expected {PLAN_VERSION}; start anew with --out")
+    if fingerprint != plan.fingerprint:
+        raise PlanMismatch(
+            f"{path} was altered: its identity has fingerprint {plan.fingerprint[:16]}, expected the recorded "
+            f"{str(fingerprint)[:16]}; restore the file or start anew with --out"
+        )
     return plan
 
 
@@ -140,7 +163,34 @@ def match(on_disk: Plan, asked: Plan, run_dir: Path) -> Plan:
     changed = differences(on_disk.to_dict()["identity"], asked.to_dict()["identity"])
     if changed:
         raise PlanMismatch(
-            f"{run_dir} holds another plan; it differs in {'; '.join(changed[:6])}"
-            f"{f' and {len(changed) - 6} more' if len(changed) > 6 else ''}; choose another --out or the same settings"
+            f"{run_dir} holds another plan; it differs in {'; '.join(changed)}; choose another --out or the same settings"
         )
     return on_disk
+
+
+def settle(asked: Plan, run_dir: Path) -> Plan:
+    """Make `run_dir` the directory of a plan, and return the plan to follow there; see `match`.
+
+    Raises PlanMismatch when the directory holds another plan, or units of an unknown one; CannotWrite.
+    """
+    if (run_dir / "plan.json").exists():
+        return match(read_plan(run_dir), asked, run_dir)
+    if (run_dir / "units").is_dir() and any((run_dir / "units").iterdir()):
+        raise PlanMismatch(
+            f"{run_dir} holds units but no plan.json, expected a new directory or that of an audit; choose another --out"
+        )
+    asked.write(run_dir)
+    return asked
+
+
+def forget_errors(plan: Plan, run_dir: Path) -> list[str]:
+    """Remove the units in which an attack crashed, so that they run again; their names.
+
+    Later steps keep what they did: they attacked images that a retried step may now break too. Raises CannotWrite.
+    """
+    ledger = Ledger(run_dir, plan.fingerprint)
+    found = ((unit.name, ledger.read(unit.name)) for unit in plan.units() if unit.step is not None)
+    crashed = [name for name, stored in found if stored is not None and stored[1]["error"]]
+    for name in crashed:
+        ledger.remove(name)
+    return crashed

@@ -32,6 +32,11 @@ class Checkpoint(Protocol):
         ...
 
     @property
+    def meant_for_eps(self) -> float | None:
+        """The radius to audit unless another is typed; None where nothing says so."""
+        ...
+
+    @property
     def measured(self) -> Mapping[str, Any]:
         """Numbers recorded after training; `clean_accuracy` is the one that the handshake uses."""
         ...

@@ -106,7 +106,15 @@ attacks: Registry[Any] = Registry(
     },
 )
 adapters: Registry[Any] = Registry(
-    "adapter", {"rescale": "adapters.rescale:Rescale", "float64": "adapters.float64:Float64"}
+    "adapter",
+    {
+        "rescale": "adapters.rescale:Rescale",
+        "float64": "adapters.float64:Float64",
+        "base": "adapters.base:Base",
+        "bpda": "adapters.bpda:Bpda",
+        "unroll": "adapters.unroll:Unroll",
+        "eot": "adapters.eot:Eot",
+    },
 )
 datasets: Registry[Any] = Registry(
     "dataset",

@@ -144,8 +144,8 @@ class Results:
 
 def read_results(run_dir: Path) -> Results:
     """Read a run directory, finished or not. Raises PlanMismatch when it is none."""
-    plan, ledger = read_plan(run_dir), Ledger(run_dir)
-    n = plan.n
+    plan = read_plan(run_dir)
+    n, ledger = plan.n, Ledger(run_dir, plan.fingerprint)
     correct, prediction, label = np.zeros(n, bool), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     p_clean, bare_correct = np.zeros(n, np.float32), np.zeros(n, bool)
     best = p_clean.copy()

@@ -7,7 +7,7 @@ attack sees the whole defense, through BPDA where a part has no useful gradient,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from audit.types import BARE, AdapterSpec, Step
@@ -15,11 +15,13 @@ from audit.types import BARE, AdapterSpec, Step
 BARE_NETWORK = AdapterSpec(BARE)
 STRAIGHT_THROUGH = AdapterSpec("bpda", {"modules": "purifier", "substitute": "identity"})
 UNROLLED = AdapterSpec("unroll", {"temperature": 1.0})
-DRAWS = 20  # the number that AutoAttack's version for random defenses takes
+DRAWS = 10  # half of what AutoAttack's version for random defenses takes, so that minutes on two cores suffice
 AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
 AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
-TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # 20 draws in each of 900 to 2,700 steps
-DEAR = 50  # iterations above which a claimed attack is not repeated end to end on every image
+TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab-t")  # ten draws in each of 900 to 2,700 steps
+TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab-t")  # a pass of the whole costs two or three of the bare network
+FEWER_QUERIES = 1000
+DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Nature:
     staged: bool = False
     stochastic: bool = False
     blind: bool = False
+
+    @property
+    def images(self) -> int | None:
+        """How many images to audit unless told: so many that two cores need minutes. None: all there are."""
+        return 100 if self.stochastic else 200 if self.blind else None
 
     @classmethod
     def of(cls, traits: Iterable[str], *, staged: bool, drift: float) -> Nature:
@@ -43,16 +50,15 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     steps = tuple(steps)
     claimed = [s for s in steps if s.suite == "claimed"]
     others = [s for s in steps if s.suite != "claimed"]
-    if nature.stochastic:
-        others = [s for s in others if s.name not in TOO_DEAR_WITH_EOT]
+    dear = TOO_DEAR_WITH_EOT if nature.stochastic else TOO_DEAR_WITH_PURIFIER if nature.blind else ()
+    others = [s for s in others if s.name not in dear]
     whole = [_end_to_end(s, nature) for s in others]
     if not nature.staged:
         return tuple([_end_to_end(s, nature) for s in claimed] + whole)
     grey = [_by_transfer(s) for s in claimed]
     if not whole:
         return tuple(grey)
-    again = [_again(s, nature) for s in claimed if int(s.params.get("steps", 1)) < DEAR and s.attack != "apgd-t"]
-    return (*grey, *again, *_transfers(), *_unrolled(nature), *whole)
+    return (*grey, *_again(claimed, nature), *_transfers(), *_unrolled(nature), *whole)
 
 
 def _by_transfer(step: Step) -> Step:
@@ -66,14 +72,20 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
     scores = step.attack == "square"
     first = (STRAIGHT_THROUGH,) if nature.blind and not scores else ()
     last = (AVERAGED_SCORES if scores else AVERAGED,) if nature.stochastic else ()
-    params = {**step.params, "n_queries": 1000} if scores and nature.stochastic else step.params
+    shorter = scores and (nature.stochastic or nature.blind)
+    params = {**step.params, "n_queries": FEWER_QUERIES} if shorter else step.params
     return replace(step, adapters=(*first, *step.adapters, *last), params=params)
 
 
-def _again(step: Step, nature: Nature) -> Step:
-    """A claimed attack once more, this time on the whole defense."""
-    seen = replace(step, name=f"e2e-{step.name}", suite="adaptive", why="the claimed attack, end to end")
-    return _end_to_end(seen, nature)
+def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
+    """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first."""
+    done = {"apgd-t"}  # the suites have it end to end
+    for step in claimed:
+        length = max(int(step.params.get(option, 1)) for option in ("steps", "n_iter"))
+        if step.attack not in done and not (nature.stochastic and length > DEAR):
+            done.add(step.attack)
+            seen = replace(step, name=f"e2e-{step.name}", suite="adaptive", why="the claimed attack, end to end")
+            yield _end_to_end(seen, nature)
 
 
 def _transfers() -> tuple[Step, ...]:

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
-from audit.datasets import Dataset, load_path
-from audit.device import find_device
+from audit.device import exact, find_device
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
 from audit.errors import BadInput, BadModel, CannotWrite, Unsupported
@@ -23,10 +22,11 @@ from audit.gallery import write_gallery
 from audit.gates import fingerprint_model, forward_mismatch, profile, staged
 from audit.ledger import Arrays, Ledger, write_json
 from audit.oracle import draws_for
-from audit.plan import Plan, Unit, match, read_plan
+from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
 from audit.rules import Nature, fit
+from audit.sources import Sources, check_shape, command_line
 from audit.suites import override, resolve_temperature, steps_for
 from audit.summary import Audit, load_run
 from audit.types import Claim, Step, ThreatModel, parse_eps
@@ -34,7 +34,7 @@ from audit.verify import verify_images
 from audit.versions import versions
 from audit.weakened import weakened
 
-STOCHASTIC_N = 250  # twenty draws of each of twenty looks make an image about as dear as the rest of a suite
+USUAL_EPS = 8 / 255
 
 
 class Silent:
@@ -57,33 +57,40 @@ class Prepared:
 def prepare(
     defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: Path | None = None,
     data_dir: Path | None = None, download: bool = False, weights: Path | None = None, n: int | None = None,
-    seed: int = 0, eps: float | str = "8/255", norm: str = "Linf", device: str = "auto", batch_size: int = 250,
+    seed: int = 0, eps: float | str | None = None, norm: str = "Linf", device: str = "auto", batch_size: int = 250,
     settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed",
-    claim_clean: float | None = None, command: str = "",
+    claim_clean: float | None = None, network: str | None = None, width: float | None = None, command: str = "",
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
+    claim_clean: the clean accuracy that the claim states, in [0,1]; without it the checkpoint's own record counts.
+    network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    threat = ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
+    if eps is not None:
+        ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
     if batch_size < 1:
         raise BadInput(f"--batch-size is {batch_size}, expected at least 1")
     chosen = steps_for(suite, defense)
     known: Defense = registry.defenses.load(defense)
-    images = _images(dataset, data, data_dir, download)
-    few = min(STOCHASTIC_N, len(images.x)) if "stochastic" in known.traits else None
-    images = images.first(few if n is None else n)
-    place = find_device(device)
-    checkpoint = known.checkpoint(dataset, weights)
+    sources = Sources(weights, data, data_dir, download, network, width)
+    images = sources.images(dataset)
+    images.first(n)  # a wrong --n is said before a model is loaded
+    place = exact(find_device(device))
+    checkpoint = sources.checkpoint(known, dataset)
+    threat = ThreatModel(norm, parse_eps((checkpoint.meant_for_eps or USUAL_EPS) if eps is None else eps, norm))  # type: ignore[arg-type]
+    check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)
-    _check_channels(checkpoint, images)
+    few = Nature.of(known.traits, staged=staged(model), drift=0.0).images or len(images.x)
+    images = images.first(min(few, len(images.x)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
-    seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
+    with _accepts(images.source, x):
+        seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
     nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
     fitted = fit(chosen, nature)
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
-    own, asked = override(fitted, (), options), override(fitted, settings, options)
-    steps = _supported(asked, threat)
+    own = override(fitted, (), options)
+    steps, unsupported = _supported(override(fitted, settings, options), threat)
     claims = _claims(known, dataset, checkpoint, threat) if data is None else []
     stated = _stated(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
     identity = {
@@ -97,9 +104,10 @@ def prepare(
         "expected_clean_acc": _expected(checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
         "code": __version__, "versions": versions(),
     }  # fmt: skip
+    record = sources.record(images)
     runtime = {
-        "command": command, "device": str(place), "weights": str(checkpoint.path), "data_source": images.source,
-        "images": {"data": str(data or ""), "data_dir": str(data_dir or "")},
+        "command": command or command_line(identity, record, settings, stated, claim_clean), "device": str(place),
+        "weights": str(checkpoint.path), "data_source": images.source, "sources": record, "unsupported": unsupported,
         "classes": list(images.classes), "paper_claims": [asdict(c) for c in known.claims],
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip
@@ -107,14 +115,22 @@ def prepare(
     return Prepared(plan, Target(model, x, y, known.traits), checkpoint)
 
 
-def run(defense: str, *, out: str | Path | None = None, watcher: Watcher | None = None, **options: Any) -> Audit:
+def run(
+    defense: str,
+    *,
+    out: str | Path | None = None,
+    watcher: Watcher | None = None,
+    retry_errors: bool = False,
+    **options: Any,
+) -> Audit:
     """Audit a defense by name and return the finished run; see `prepare` for the options.
 
     out: the run directory; a directory with the same plan is resumed, one with another plan is refused
-    (PlanMismatch). Default: `runs/DEFENSE-SUITE-FINGERPRINT`, so the same command resumes.
+    (PlanMismatch). Default: `runs/DEFENSE-SUITE-FINGERPRINT`, so the same command resumes. retry_errors: units in
+    which an attack crashed in an earlier run are run again.
     """
-    prepared = prepare(defense, **options)
-    return execute(prepared, directory(prepared.plan, out), watcher or Silent())
+    run_dir, prepared = enter(prepare(defense, **options), out, retry_errors=retry_errors)
+    return execute(prepared, run_dir, watcher or Silent())
 
 
 def directory(plan: Plan, out: str | Path | None) -> Path:
@@ -123,16 +139,27 @@ def directory(plan: Plan, out: str | Path | None) -> Path:
     return Path(out) if out is not None else default
 
 
+def enter(prepared: Prepared, out: str | Path | None, *, retry_errors: bool = False) -> tuple[Path, Prepared]:
+    """Where the run lives, and what to run there: a plan on disk keeps its profile. See `directory` and `settle`.
+
+    retry_errors: units in which an attack crashed run again. Raises PlanMismatch, CannotWrite.
+    """
+    run_dir = directory(prepared.plan, out)
+    plan = settle(prepared.plan, run_dir)
+    if retry_errors:
+        forget_errors(plan, run_dir)
+    return run_dir, replace(prepared, plan=plan)
+
+
 def execute(prepared: Prepared, run_dir: Path, watcher: Watcher) -> Audit:
-    """Run what the directory lacks, check the stored images again, and read the result."""
-    plan = prepared.plan
-    if (run_dir / "plan.json").exists():
-        plan = match(read_plan(run_dir), plan, run_dir)
-    else:
-        plan.write(run_dir)
+    """Run what the directory lacks, check the stored images again, and read the result.
+
+    Raises PlanMismatch when the directory holds another plan, CannotWrite.
+    """
+    plan = settle(prepared.plan, run_dir)
     target, model = prepared.target, prepared.target.model
     before = fingerprint_model(model)
-    ledger = Ledger(run_dir)
+    ledger = Ledger(run_dir, plan.fingerprint)
     with logging_to(run_dir / "run.log"):
         LocalEngine(plan, target, ledger).run(watcher)
         sample = target.x[:FORWARD_SAMPLE]
@@ -167,32 +194,42 @@ def logging_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _images(dataset: str, data: Path | None, data_dir: Path | None, download: bool) -> Dataset:
-    known = registry.datasets.load(dataset)
-    if data is not None:
-        return load_path(data, dataset, known.classes)
-    found: Dataset = known.load("test", data_dir=data_dir, download=download)
-    return found
-
-
-def _check_channels(checkpoint: Checkpoint, images: Dataset) -> None:
-    expected = checkpoint.architecture.get("channels"), checkpoint.architecture.get("size")
-    got = images.x.shape[1], images.x.shape[2]
-    if None not in expected and expected != got:
+@contextmanager
+def _accepts(source: str, x: torch.Tensor) -> Iterator[None]:
+    """The model's first passes: what it cannot compute on these images is the input's fault, in one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BadInput(
+            f"the images of one batch do not fit into memory ({_line(error)}); type a smaller --batch-size"
+        ) from error
+    except RuntimeError as error:
         raise BadModel(
-            f"the model expects images of {expected[0]} channels and size {expected[1]}, {images.source} has {got[0]} and {got[1]}; "
-            "choose the --dataset it was trained on"
-        )
+            f"the model cannot take images of {' x '.join(map(str, x.shape[1:]))} from {source} ({_line(error)}), expected "
+            "logits for them; choose the --dataset it was trained on"
+        ) from error
 
 
-def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[Step, ...]:
-    """The steps whose attack supports the norm. Raises Unsupported when none is left."""
-    kept = tuple(s for s in steps if threat.norm in registry.attacks.load(s.attack).norms)
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps whose attack supports the norm, and a sentence for each that is left out.
+
+    Raises Unsupported when none is left.
+    """
+    norms = {step.name: registry.attacks.load(step.attack).norms for step in steps}
+    kept = tuple(s for s in steps if threat.norm in norms[s.name])
+    left_out = [
+        f"step {s.name} is left out: attack {s.attack} supports {', '.join(norms[s.name])}, not {threat.norm}"
+        for s in steps if s not in kept
+    ]  # fmt: skip
     if not any(s.scope != "control" for s in kept):
         raise Unsupported(f"no attack of this suite supports {threat.norm}; choose another --norm or --suite")
     if threat.norm != "Linf":  # a control's eps of 1 spans the box in Linf only
         kept = tuple(replace(s, eps=1e4) if s.scope == "control" else s for s in kept)
-    return kept
+    return kept, left_out
 
 
 def _claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
@@ -206,6 +243,8 @@ def _stated(
     checkpoint: Checkpoint, threat: ThreatModel,
 ) -> Claim | None:  # fmt: skip
     """A typed claim wins; then the paper's lowest for this model; None leaves the claim to be measured."""
+    if clean is not None and not 0 <= clean <= 1:
+        raise BadInput(f"--claim-clean is {clean}, expected a fraction in [0,1]; type 0.91 for 91 %")
     if typed is not None:
         network = str(checkpoint.architecture.get("name", "unknown"))
         return Claim(known.name, dataset, network, threat, attack, typed, "typed", clean, basis="typed")
@@ -213,9 +252,7 @@ def _stated(
 
 
 def _expected(checkpoint: Checkpoint, typed: float | None) -> float | None:
-    """The clean accuracy to hold the model against: typed, else recorded after training. Raises BadInput."""
-    if typed is not None and not 0 <= typed <= 1:
-        raise BadInput(f"--claim-clean is {typed}, expected a fraction in [0,1]; type 0.91 for 91 %")
+    """The clean accuracy to hold the model against: typed, else recorded after training."""
     recorded: float | None = checkpoint.measured.get("clean_accuracy")
     return recorded if typed is None else typed
 
@@ -224,23 +261,3 @@ def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
     """Through JSON and back, so that what is compared later is what was stored."""
     result: dict[str, Any] = json.loads(json.dumps(data))
     return result
-
-
-def reverify(run_dir: Path, device: str = "auto") -> dict[str, Any]:
-    """Judge the stored images of a run again, with the weights it names; see `verify_images`.
-
-    Raises BadInput when the checkpoint or the images are not those that were audited.
-    """
-    plan = read_plan(run_dir)
-    known: Defense = registry.defenses.load(plan.identity["defense"])
-    checkpoint = known.checkpoint(plan.identity["dataset"], Path(plan.runtime["weights"]))
-    if checkpoint.sha256 != plan.identity["weights_sha256"]:
-        raise BadInput(f"{checkpoint.path} is not the checkpoint that was audited (sha256 differs); restore the file")
-    source = {key: Path(value) if value else None for key, value in plan.runtime["images"].items()}
-    images = _images(plan.identity["dataset"], source["data"], source["data_dir"], download=False).first(plan.n)
-    if images.digest != plan.identity["dataset_digest"]:
-        raise BadInput(f"{images.source} are not the images that were audited (digest differs); restore the files")
-    place = find_device(device)
-    x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
-    target = Target(known.load(checkpoint).to(place), x, y, known.traits)
-    return verify_images(plan, target, Ledger(run_dir))

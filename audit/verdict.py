@@ -20,7 +20,11 @@ OPEN = "the interval leaves both answers open; audit more images (a larger --n, 
 OBSTACLES = frozenset(
     {"run_integrity", "adapter_forward", "clean_accuracy_handshake", "weakened_attacks", "end_to_end"}
 )
-NAMES = {"vanishing_gradient": "vanishing gradients", "saturated_softmax": "saturated softmax"}
+NAMES = {
+    "vanishing_gradient": "vanishing gradients",
+    "shattered_gradient": "shattered gradients",
+    "saturated_softmax": "saturated softmax",
+}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,16 @@ def input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return gradient
 
 
+def prediction_gradient(network: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The network's own prediction (b,) for x and the gradient of its summed cross-entropy, from one forward pass."""
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = network(leaf)
+        label = logits.detach().argmax(1)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, label, reduction="sum"), leaf)
+    return label, gradient
+
+
 def within(candidate: Tensor, x: Tensor, eps: float) -> Tensor:
     """The nearest point of the Linf ball of radius eps around x and of the box [0,1]."""
     return torch.min(torch.max(candidate, x - eps), x + eps).clamp(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from audit.errors import BadInput, BadWeights
+from audit.errors import BadInput, BadWeights, UnknownName
+from audit.registry import closest
 from audit.types import Claim
+from defenses.networks import NETWORKS
 from defenses.recipes import Recipe
 from defenses.weights import StoredCheckpoint, inspect, load_network
 
@@ -52,13 +55,20 @@ class NetworkDefense:
     wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
 
-    def checkpoint(self, dataset: str, weights: Path | None = None) -> StoredCheckpoint:
+    def checkpoint(
+        self, dataset: str, weights: Path | None = None, *, network: str | None = None, width: float | None = None
+    ) -> StoredCheckpoint:
         """The weights to audit: `weights`, or those shipped for `dataset`.
 
-        Raises BadWeights when there are none, or the file says that it belongs to another data set or defense.
+        network, width: what a bare state dict was trained as; without either, as this defense's first recipe;
+        a network without a width has width 1.
+        Raises BadWeights when there are none, or the file says that it belongs to another data set or defense;
+        BadInput when network or width are given for a file that names its own.
         """
+        if weights is None and (network, width) != (None, None):
+            raise BadInput("--network and --width describe a bare state dict, but none was given; type --weights FILE")
         if weights is not None:
-            found = inspect(weights, self._assumed(dataset))
+            found = self._given(weights, dataset, network, width)
         elif dataset in self.zoo:
             found = inspect(ZOO / self.zoo[dataset])
         elif dataset in self.external:
@@ -74,6 +84,10 @@ class NetworkDefense:
             raise BadWeights(
                 f"{found.path} was trained on {found.dataset}, expected {dataset}; type --dataset {found.dataset}"
             )
+        if found.defense not in (None, self.name):
+            raise BadWeights(
+                f"{found.path} is a checkpoint of {found.defense}, expected one of {self.name}; type --defense {found.defense}"
+            )
         parameters = {**self.inference, **found.inference}
         return replace(found, manifest={**found.manifest, "inference": parameters}) if parameters else found
 
@@ -85,7 +99,24 @@ class NetworkDefense:
         """A bare network inside this defense's test-time part, if it has one."""
         return network if self.wrap is None else self.wrap(network, {**self.inference, **parameters}).eval()
 
-    def _assumed(self, dataset: str) -> Mapping[str, Any]:
-        """For a bare state dict: the architecture of this defense's first recipe."""
+    def _given(self, path: Path, dataset: str, network: str | None, width: float | None) -> StoredCheckpoint:
+        """A file that the user names, with an architecture assumed for it where it is bare."""
+        found = inspect(path)
+        asked = (network, width) != (None, None)
+        if found.architecture:
+            if asked:
+                raise BadInput(
+                    f"{path} says that it is {dict(found.architecture)}, expected a bare state dict; "
+                    "leave out --network and --width"
+                )
+            return found
+        if not asked and dataset not in SHAPES:
+            return found
         recipe = next(iter(self.recipes.values()))
-        return {"architecture": architecture_for(recipe.network, recipe.width, dataset)} if dataset in SHAPES else {}
+        if network is not None and network not in NETWORKS:
+            raise UnknownName(f"unknown network {network!r}: {closest(network, sorted(NETWORKS))}")
+        if width is not None and not 0 < width < math.inf:
+            raise BadInput(f"--width is {width}, expected a positive factor such as 0.5")
+        name = network or recipe.network
+        factor = width or (1.0 if network else recipe.width)
+        return replace(found, manifest={**found.manifest, "architecture": architecture_for(name, factor, dataset)})

@@ -6,6 +6,7 @@ people. Published `.pt` state dicts load too, with `weights_only`; pickles of wh
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import pickle
@@ -51,8 +52,26 @@ class StoredCheckpoint:
         return found
 
     @property
+    def meant_for_eps(self) -> float | None:
+        """The radius that the defense was made for, in pixel units; None where nothing says so.
+
+        A purifier that moves by xi is made for attacks of that radius (TPAP takes xi = eps); else the radius that the
+        network was trained against counts.
+        """
+        if "xi" in self.inference:
+            return float(self.inference["xi"])
+        recipe = self.manifest.get("recipe")
+        trained = recipe.get("eps") if isinstance(recipe, Mapping) else None
+        found = self.measured.get("meant_for_eps") or trained
+        return None if found is None else float(found)
+
+    @property
     def dataset(self) -> str | None:
         return self.manifest.get("dataset")
+
+    @property
+    def defense(self) -> str | None:
+        return self.manifest.get("defense")
 
 
 def inspect(path: Path, fallback: Mapping[str, Any] | None = None) -> StoredCheckpoint:
@@ -67,13 +86,19 @@ def inspect(path: Path, fallback: Mapping[str, Any] | None = None) -> StoredChec
         raise BadWeights(
             f"the checkpoint {path} cannot be read ({error.strerror}); type --weights FILE, or train one with `audit train`"
         ) from error
-    start = content[:512].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+    if _is_web_page(content[:512]):
         raise BadWeights(f"{path} is a web page, not a checkpoint; the download link has expired, fetch the file anew")
     manifest = dict(fallback or {})
     if path.suffix == ".safetensors":
         manifest |= _manifest(path)
     return StoredCheckpoint(path, hashlib.sha256(content).hexdigest(), manifest)
+
+
+def _is_web_page(start: bytes) -> bool:
+    """Markup, with or without a byte order mark, blanks or a comment before it."""
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = start.decode("utf-16" if utf16 else "utf-8-sig", "ignore").lstrip("\ufeff \t\r\n").lower()
+    return text.startswith(("<!doctype", "<html", "<?xml", "<!--", "<head", "<body", "<script"))
 
 
 def _manifest(path: Path) -> dict[str, Any]:

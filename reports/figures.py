@@ -55,7 +55,7 @@ def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
         for row, attack in enumerate(shown):
             low, high = attack["interval"]
             value = attack["accuracy"]
-            colour = CLAIMED if attack["scope"] == "all" else ADAPTIVE
+            colour = CLAIMED if attack["suite"] == "claimed" else ADAPTIVE
             error = [[max(value - low, 0)], [max(high - value, 0)]]
             axes.barh(row, value, color=colour, xerr=error, error_kw={"ecolor": INK, "capsize": 2, "lw": 1})
             axes.text(min(high + 0.015, 1.0), row, f"{value:.1%}", va="center")
@@ -77,7 +77,7 @@ def traces(results: Results) -> str:
         ends = []
         for result in chosen:
             share = _mean_trace(result)
-            colour = CLAIMED if result.step.scope == "all" else ADAPTIVE
+            colour = CLAIMED if result.step.suite == "claimed" else ADAPTIVE
             axes.plot(np.linspace(0, 1, len(share)), share, color=colour, lw=1.4, alpha=0.8)
             ends.append((float(share[-1]), result.step.name, colour))
         _label_ends(axes, ends)

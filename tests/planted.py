@@ -71,6 +71,83 @@ class Brightness(nn.Module):
         return torch.stack([-score, score], 1)
 
 
+class Staged(nn.Module):
+    """`network` after `purifier`, like a defense with a test-time part."""
+
+    def __init__(self, network: nn.Module, purifier: nn.Module) -> None:
+        super().__init__()
+        self.network, self.purifier = network, purifier
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.purifier(x))
+
+
+class Quantise(nn.Module):
+    """Rounds to multiples of 1/levels: a derivative of zero almost everywhere."""
+
+    def __init__(self, levels: int = 8) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.levels * x).round() / self.levels
+
+
+class UniformNoise(nn.Module):
+    """Adds uniform noise from [-width, width], each row's from its own generator where `generators` has one per row.
+
+    `last` keeps the noise of the last pass.
+    """
+
+    def __init__(self, width: float = 0.1) -> None:
+        super().__init__()
+        self.width, self.generators, self.last = width, None, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.generators is None:
+            unit = torch.rand_like(x)
+        else:
+            assert len(self.generators) == len(x)
+            rows = [torch.rand(x.shape[1:], generator=g, dtype=x.dtype) for g in self.generators]
+            unit = torch.stack(rows) if rows else torch.rand_like(x)
+        self.last = self.width * (2 * unit - 1)
+        return x + self.last
+
+
+class SignStep(nn.Module):
+    """One signed gradient step up the loss of the predicted class; holds the network in a tuple, unregistered."""
+
+    def __init__(self, network: nn.Module, step: float = 0.1) -> None:
+        super().__init__()
+        self.held, self.step = (network,), step
+
+    def gradient(self, x: Tensor, *, create_graph: bool) -> Tensor:
+        with torch.enable_grad():
+            x = x if create_graph else x.detach().requires_grad_()
+            logits = self.held[0](x)
+            loss = nn.functional.cross_entropy(logits, logits.argmax(1), reduction="sum")
+            return torch.autograd.grad(loss, x, create_graph=create_graph)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.step * self.gradient(x, create_graph=False).sign()).clamp(0, 1)
+
+    def unrolled(self, temperature: float) -> nn.Module:
+        return SoftSignStep(self, temperature)
+
+
+class SoftSignStep(nn.Module):
+    """`SignStep` with tanh(g / temperature) for sign(g)."""
+
+    def __init__(self, exact: SignStep, temperature: float) -> None:
+        super().__init__()
+        self.exact, self.temperature = exact, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        gradient = self.exact.gradient(x, create_graph=True)
+        return (x + self.exact.step * torch.tanh(gradient / self.temperature)).clamp(0, 1)
+
+
 def images(model: nn.Module, n: int = 8, *, channels: int = 1, seed: int = 1) -> tuple[Tensor, Tensor]:
     """Random images (n, channels, 8, 8) with the labels that the model gives them."""
     x = torch.rand(n, channels, 8, 8, generator=torch.Generator().manual_seed(seed))

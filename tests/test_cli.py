@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 from audit.cli import main
+from audit.errors import BadInput
 from audit.ledger import Ledger
 from audit.summary import load_run
 
@@ -108,6 +112,66 @@ def test_dry_run_attacks_nothing(tmp_path, capsys):
     assert not (tmp_path / "dry").exists()
 
 
+def test_dry_run_as_json_is_the_plan(tmp_path, capsys):
+    arguments = ["--defense", "super_fitting", "--n", "12", "--norm", "L2", "--eps", "0.5", "--dry-run", "--json"]
+    assert call("run", *arguments) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert {"fingerprint", "identity", "steps", "profile", "runtime", "cost"} <= set(plan)
+    assert [s["step"] for s in plan["cost"]["steps"]] == [s["name"] for s in plan["steps"]]
+    assert plan["cost"]["passes"] > 0
+    assert len(plan["runtime"]["unsupported"]) == 4  # FGSM, BIM and twice PGD
+
+
+def test_steps_that_are_left_out_are_said(tmp_path, capsys):
+    arguments = ["--defense", "undefended", "--suite", "quick", "--norm", "L2", "--eps", "0.5", "--n", "4"]
+    assert call("run", *arguments, "--dry-run") == 0
+    assert "step bim-20 is left out: attack bim supports Linf, not L2" in " ".join(capsys.readouterr().out.split())
+    assert call("run", *arguments, "--out", tmp_path / "[red]run") == 0
+    printed = capsys.readouterr().out
+    assert "step bim-20 is left out: attack bim supports Linf, not L2" in printed
+    assert f"steps -> {tmp_path / '[red]run'}" in printed
+
+
+def test_another_plan_is_refused_before_the_table_is_drawn(finished, capsys):
+    arguments = ["run", "--defense", "super_fitting", "--suite", "quick", "--out", finished, "--n", "12"]
+    assert call(*arguments) == 2  # another batch size
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "batch_size: 8 -> 250" in printed.err
+
+
+def test_retry_errors_and_the_typed_claim_reach_the_run(tmp_path, monkeypatch):
+    from audit import runner
+
+    asked = {}
+
+    def enter(prepared, out, *, retry_errors):
+        asked.update(prepared.plan.identity, retry_errors=retry_errors)
+        raise BadInput("seen")
+
+    monkeypatch.setattr(runner, "enter", enter)
+    arguments = ["--defense", "undefended", "--claim-clean", "0.5", "--retry-errors", "--out", tmp_path / "run", *SMALL]
+    assert call("run", *arguments) == 2
+    assert asked["retry_errors"] is True
+    assert asked["expected_clean_acc"] == 0.5
+
+
+def test_network_and_width_reach_the_weights(tmp_path, capsys):
+    torch.save({"a": torch.ones(1)}, tmp_path / "net.pt")
+    arguments = [
+        "--defense",
+        "undefended",
+        "--weights",
+        tmp_path / "net.pt",
+        "--network",
+        "resnet18",
+        "--width",
+        "0.25",
+    ]
+    assert call("run", *arguments, *SMALL) == 2
+    assert "does not fit architecture {'name': 'resnet18', 'width': 0.25" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["defenses", "suites", "attacks", "datasets"])
 def test_list(kind, capsys):
     assert call("list", kind) == 0
@@ -186,6 +250,48 @@ def test_ctrl_c_ends_with_130_and_says_how_to_resume(tmp_path, monkeypatch, caps
     assert "run the same command again to resume" in capsys.readouterr().err
 
 
+def interrupted(code: str, *arguments: object) -> tuple[int, str]:
+    """Send SIGINT to a process once it prints READY; its exit code and what it wrote to stderr.
+
+    The handler is set anew, since a shell's background jobs ignore the signal.
+    """
+    start = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{code}\n"
+    start += f"from audit.cli import main\nmain({[str(a) for a in arguments]!r})"
+    process = subprocess.Popen([sys.executable, "-c", start], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while "READY" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    return process.returncode, err
+
+
+PAUSE = "import time\ndef pause(*a, **k):\n    print('READY', flush=True)\n    time.sleep(600)\n"
+
+
+def test_ctrl_c_before_the_first_attack_ends_with_130_and_one_line(tmp_path):
+    code = PAUSE + "import audit.runner\naudit.runner.profile = pause"
+    found, err = interrupted(code, "run", "--defense", "undefended", "--n", "4", "--out", tmp_path / "run")
+    assert found == 130
+    assert err == "interrupted; run the same command again\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_in_training_ends_with_130_and_says_how_to_resume(tmp_path):
+    _write_idx(tmp_path / "data")
+    code = PAUSE + (
+        "import defenses.training as t\nbatch = t.Trainer._step\n"
+        "def second(self, rows, epoch, step, replay):\n"
+        "    return pause() if epoch == 1 else batch(self, rows, epoch, step, replay)\n"
+        "t.Trainer._step = second"
+    )
+    flags = ["--images", "256", "--epochs", "2", "--data-dir", tmp_path / "data", "--out", tmp_path / "net", "--quiet"]
+    found, err = interrupted(code, "train", "--defense", "undefended", *flags)
+    assert found == 130
+    assert err == f"interrupted; finished epochs are kept in {tmp_path / 'net'}, run the same command again to resume\n"
+    assert len(list((tmp_path / "net").glob("*.training.pt"))) == 1
+    assert call("train", "--defense", "undefended", *flags) == 0
+
+
 def test_train_prints_its_numbers_and_the_checkpoint_can_be_audited(tmp_path, capsys):
     _write_idx(tmp_path / "data")
     flags = [
@@ -240,4 +346,6 @@ def _write_idx(folder: Path) -> None:
 @pytest.mark.parametrize("command", ["run", "train", "list", "report", "verify", "doctor"])
 def test_help_tells_the_exit_codes(command, capsys):
     assert call(command, "--help") == 0
-    assert "130 interrupted" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "130 interrupted" in printed
+    assert "1 --fail-on matched, `verify` found a bad, missing or damaged unit, or `doctor` a library" in printed

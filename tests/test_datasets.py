@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from audit import registry
-from audit.datasets import CIFAR10, FASHION_MNIST, MNIST, Dataset, load_path, make_dataset
+from audit.datasets import CIFAR10, CIFAR100, FASHION_MNIST, MNIST, SVHN, Dataset, load_path, make_dataset
 from audit.errors import BadData, BadInput
 
 EMBEDDED_DIGEST = "fe73304e32593dd116fcb194b80d22770d87c924b285991f2d5277f09436c153"
@@ -424,3 +424,18 @@ def test_what_torchvision_reads_is_turned_and_scaled(tmp_path, monkeypatch):
     assert np.allclose(found.x, 0.2)
     assert found.y.tolist() == [3, 9]
     assert found.source == f"torchvision CIFAR10 in {tmp_path} (test)"
+    assert found.place == tmp_path
+
+
+def test_only_the_sets_that_come_as_idx_files_are_read_as_such(tmp_path):
+    write_idx(tmp_path)
+    for known in (CIFAR10, CIFAR100, SVHN):
+        with pytest.raises(BadInput, match=rf"the test images of {known.name} were not found"):
+            known.load(data_dir=tmp_path)
+
+
+def test_a_data_set_remembers_where_it_was_found(tmp_path, embedded):
+    write_idx(tmp_path)
+    assert MNIST.load(data_dir=tmp_path).place == tmp_path
+    assert MNIST.load(data_dir=tmp_path).first(2).place == tmp_path
+    assert embedded.place is None

@@ -17,11 +17,11 @@ from audit.verdict import judge_claim
 from tests.built import CHECKS, MEASURED, NONE, N, built, claimed, control, mask, ran, traced
 
 BLOCKING = (
-    "vanishing_gradient", "unbounded_control", "black_box_beats_white_box", "randomized", "softmax_output",
+    "vanishing_gradient", "shattered_gradient", "unbounded_control", "black_box_beats_white_box", "randomized", "softmax_output",
     "weakened_attacks", "clean_accuracy_handshake", "adapter_forward", "run_integrity",
 )  # fmt: skip
 ALL = (
-    "vanishing_gradient", "saturated_softmax", "claimed_attacks_too_weak", "unbounded_control", "silent_success",
+    "vanishing_gradient", "shattered_gradient", "saturated_softmax", "claimed_attacks_too_weak", "unbounded_control", "silent_success",
     "black_box_beats_white_box", "randomized", "softmax_output", "weakened_attacks", "clean_accuracy_handshake",
     "adapter_forward", "run_integrity",
 )  # fmt: skip
@@ -41,6 +41,36 @@ def test_a_sound_run_is_clear_throughout():
     assert {d.status for d in found} == {"clear"}
     assert judge_claim(MEASURED, results, found).outcome == "upheld"
     assert all(d.sentence and d.remedy and d.reference for d in found)
+
+
+CUT = {"gradient_cut": True, "zero_gradient": 1.0}
+BRIDGE = ran("rescaled-ce", adapters=("bpda", "rescale"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "status"),
+    [
+        ((ran("apgd-margin"),), "flagged"),  # without BPDA it followed nothing
+        ((BRIDGE,), "resolved"),
+        ((ran("unroll-margin", adapters=("unroll",)),), "resolved"),
+        ((ran("rescaled-ce", adapters=("bpda",), zero=1.0),), "flagged"),
+        ((ran("rescaled-ce", adapters=("bpda",), errors=mask((0, 1))),), "flagged"),
+    ],
+)
+def test_a_gradient_that_is_cut_asks_for_a_bridge(steps, status):
+    results = built(*steps, profile=CUT)
+    assert status_of("shattered_gradient", results) == status
+    assert diagnoses.vanishing_gradient(results).status == "not_measured"
+    assert not diagnoses.vanishing_gradient(results).blocking
+
+
+def test_a_test_time_part_asks_for_an_attack_on_the_whole():
+    grey = claimed(adapters=("base",))
+    assert diagnoses.end_to_end(built(grey)) == ()
+    assert diagnoses.end_to_end(built(grey, staged=True))[0].status == "flagged"
+    assert diagnoses.end_to_end(built(grey, BRIDGE, staged=True))[0].status == "clear"
+    crashed = replace(BRIDGE, errors=mask((0, 3)))
+    assert diagnoses.end_to_end(built(grey, crashed, staged=True))[0].status == "flagged"
 
 
 @pytest.mark.parametrize(

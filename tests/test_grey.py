@@ -13,6 +13,8 @@ from audit.datasets import FASHION_MNIST
 from audit.grey import grey_box
 from audit.runner import prepare
 from audit.training import adjusted, summary, train
+from defenses.base import architecture_for
+from defenses.networks import build
 from defenses.staged import Staged
 from defenses.weights import load_network
 
@@ -44,6 +46,27 @@ def test_attacks_do_not_look_beyond_the_bare_network():
     blank = grey_box(network, Staged(network, Forward(blank=True)).eval(), data, eps=16 / 255, device=CPU)
     assert len({blank[f"deployed_{kind}"] for kind in ("clean", "fgsm", "pgd_20")}) == 1
     assert blank["network_pgd_20"] == same["network_pgd_20"]
+
+
+def test_noise_does_not_repeat_the_attacks_random_start(monkeypatch):
+    """The seed that judges is none of the attacks', else the noise undoes or doubles the start of PGD."""
+    starts, noises = [], []
+
+    def keep(network, x, y, threat, *, seed, **_):
+        starts.append(torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)))
+        return x
+
+    class Draw(nn.Module):
+        def forward(self, x):
+            noises.append(torch.rand(x.shape))
+            return x
+
+    monkeypatch.setattr(registry.attacks, "load", lambda _: keep)
+    network = build(architecture_for("middle_cnn", 0.0625, "fashion_mnist")).eval()
+    grey_box(network, Staged(network, Draw()).eval(), FASHION_MNIST.load().first(300), eps=0.1, device=CPU)
+    assert len(starts) == 4
+    assert len(noises) == 6
+    assert not any(torch.equal(a, b) for a in starts for b in noises)
 
 
 @pytest.fixture(scope="module", params=["tpap", "co_noise"])

@@ -202,3 +202,36 @@ def test_json_is_sorted_and_ends_with_a_newline(tmp_path):
     write_json(tmp_path / "deep" / "a.json", {"b": 1, "a": [1.5, None]})
     text = (tmp_path / "deep" / "a.json").read_text()
     assert text == '{\n "a": [\n  1.5,\n  null\n ],\n "b": 1\n}\n'
+
+
+def test_a_unit_of_another_plan_never_happened(tmp_path):
+    ours, theirs = Ledger(tmp_path, "ours"), Ledger(tmp_path, "theirs")
+    ours.write("01-pgd-0000", ARRAYS, META)
+    arrays, meta = ours.read("01-pgd-0000")
+    assert same(arrays, ARRAYS)
+    assert meta == {**META, "plan": "ours"}
+    assert theirs.read("01-pgd-0000") is None
+    assert theirs.damaged("01-pgd-0000")
+    assert not ours.damaged("01-pgd-0000")
+
+
+def test_a_unit_of_no_plan_is_foreign_to_every_plan(ledger, tmp_path):
+    assert Ledger(tmp_path, "ours").read("01-pgd-0000") is None
+
+
+def test_missing_is_not_damaged(ledger):
+    assert not ledger.damaged("02-pgd-0000")
+    ledger.path("01-pgd-0000").write_bytes(b"PK")
+    assert ledger.damaged("01-pgd-0000")
+
+
+def test_a_removed_unit_never_happened(ledger):
+    ledger.remove("01-pgd-0000")
+    assert "01-pgd-0000" not in ledger
+    ledger.remove("01-pgd-0000")  # twice is as good as once
+
+
+def test_a_unit_that_cannot_be_removed(ledger):
+    ledger.path("02-pgd-0000").mkdir()
+    with pytest.raises(CannotWrite, match=r"could not remove .*02-pgd-0000.npz .*--out DIRECTORY"):
+        ledger.remove("02-pgd-0000")

@@ -106,6 +106,31 @@ def test_replay_answers_the_gradient_too():
     assert torch.equal(other, gradient(model, x, weights[1]))
 
 
+class TakesLabels(nn.Module):
+    """Remembers the labels of each call."""
+
+    takes_labels = True
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.seen = model, []
+
+    def forward(self, x, y):
+        self.seen.append(y)
+        return self.model(x)
+
+
+def test_the_probe_passes_the_labels_of_the_rows_it_is_asked_about():
+    model = TinyCNN()
+    x, _ = images(model)
+    y = torch.arange(8) % 4
+    asked = TakesLabels(model)
+    watched = make(asked, x, y)
+    for rows in ([0, 1, 2, 3, 4, 5, 6, 7], [3, 1], [7]):
+        assert torch.equal(watched(x[rows]), model(x[rows]))
+        assert torch.equal(asked.seen[-1], y[rows])
+
+
 def gradient(model, x, weights):
     x = x.clone().requires_grad_()
     return torch.autograd.grad((model(x) * weights).sum(), x)[0]

@@ -9,6 +9,7 @@ import torch
 
 from audit import registry
 from audit.datasets import FASHION_MNIST
+from audit.grey import JUDGE_SEED
 from audit.oracle import Oracle
 from audit.testing import check_defense
 from defenses.base import ZOO
@@ -42,10 +43,11 @@ def test_a_shipped_checkpoint_keeps_the_contract_and_its_clean_accuracy(name, da
     data = FASHION_MNIST.load()
     if file is None:
         check_defense(defense, data)
-    oracle = Oracle(defense.load(checkpoint), batch_size=250, seed=0)  # as it was measured: noise repeats with the seed
+    oracle = Oracle(defense.load(checkpoint), batch_size=250, seed=JUDGE_SEED)  # as it was measured
     right = int(oracle.judge(torch.from_numpy(data.x), torch.from_numpy(data.y)).correct.sum())
-    # one image of a thousand may flip with another build of torch
-    assert abs(right / len(data.x) - checkpoint.measured["clean_accuracy"]) <= 0.001
+    # with another build of torch one image of a thousand may flip, and more where signs of gradients decide
+    allowed = 0.005 if "test_time_optimisation" in defense.traits else 0.001
+    assert abs(right / len(data.x) - checkpoint.measured["clean_accuracy"]) <= allowed
 
 
 def test_nothing_in_the_zoo_is_unclaimed_or_large():

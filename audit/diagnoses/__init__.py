@@ -15,7 +15,13 @@ from audit.diagnoses.attacks import (
 )
 from audit.diagnoses.common import BLACK_BOX, UNSATURATED
 from audit.diagnoses.conduct import FORWARD_SAMPLE, adapter_forward, clean_accuracy_handshake, run_integrity
-from audit.diagnoses.masking import randomized, saturated_softmax, softmax_output, vanishing_gradient
+from audit.diagnoses.masking import (
+    randomized,
+    saturated_softmax,
+    shattered_gradient,
+    softmax_output,
+    vanishing_gradient,
+)
 from audit.diagnoses.traits import declared_traits, end_to_end
 from audit.results import Results
 from audit.types import Diagnosis
@@ -34,6 +40,7 @@ __all__ = [
     "randomized",
     "run_integrity",
     "saturated_softmax",
+    "shattered_gradient",
     "silent_success",
     "softmax_output",
     "unbounded_control",
@@ -46,6 +53,7 @@ def diagnose(results: Results) -> tuple[Diagnosis, ...]:
     """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares."""
     return (
         vanishing_gradient(results),
+        shattered_gradient(results),
         saturated_softmax(results),
         claimed_attacks_too_weak(results),
         unbounded_control(results),

@@ -53,6 +53,11 @@ def remedied(results: Results) -> bool:
     return all(map(ran_clean, ran)) and any(map(effective, ran)) and controlled
 
 
+def bridged(results: Results) -> bool:
+    """An attack through BPDA or unrolling ran whole and without error, and had gradients or broke everything."""
+    return any(ran_clean(r) and effective(r) for r in results.counted if adapts(r, "bpda", "unroll"))
+
+
 def averaged(results: Results) -> bool:
     """A counted step whose gradient is a mean over draws (EOT) ran without error."""
     return any(ran_clean(r) and (adapts(r, "eot") or _draws(r) > 1) for r in results.counted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audit.diagnoses.common import ZERO_SHARE, averaged, remedied, status
+from audit.diagnoses.common import ZERO_SHARE, averaged, bridged, remedied, status
 from audit.results import Results
 from audit.types import Diagnosis
 
@@ -11,6 +11,11 @@ NOTHING_CORRECT = "no image that was measured is classified correctly, so no gra
 
 def vanishing_gradient(results: Results) -> Diagnosis:
     share, n = float(results.plan.profile["zero_gradient"]), int(results.plan.profile["clean_correct"])
+    if results.plan.profile.get("gradient_cut", False):
+        return Diagnosis(
+            "vanishing_gradient", "not_measured", None, ZERO_SHARE, n, "there is no gradient to measure (shattered)",
+            "see shattered_gradient", False, "Athalye et al. 2018 (vanishing gradients)",
+        )  # fmt: skip
     sentence = (
         f"the cross-entropy gradient is exactly zero in float32 on {share:.1%} of {n} correctly classified images"
     )
@@ -19,6 +24,18 @@ def vanishing_gradient(results: Results) -> Diagnosis:
         share if n else None, ZERO_SHARE, n, sentence if n else NOTHING_CORRECT,
         "attack rescaled or float64 CE and losses of logit differences (margin, DLR), until they have gradients", True,
         "Athalye et al. 2018 (vanishing gradients); AutoAttack's zero-gradient flag, measured under CE",
+    )  # fmt: skip
+
+
+def shattered_gradient(results: Results) -> Diagnosis:
+    """No gradient leads from the logits to the images: every attack that follows it stands still."""
+    cut = bool(results.plan.profile.get("gradient_cut", False))
+    return Diagnosis(
+        "shattered_gradient", status(cut, resolved=bridged(results)), float(cut), 0.0,
+        int(results.plan.profile["n"]),
+        "no gradient of the defense leads to its input: a part of it is not differentiable" if cut
+        else "the gradient leads from the logits to the input", "attack through BPDA or unrolling, and by transfer",
+        True, "Athalye et al. 2018 (shattered gradients); Pintor et al. 2022, indicator 1",
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ CO_NOISE = NetworkDefense(
     "co_noise",
     "a network overfitted to one-step attacks, with random noise added to its input",
     RECIPES,
+    zoo={"fashion_mnist": "co_noise-fashion_mnist-small.safetensors"},
     traits=frozenset({"stochastic"}),
     claims=CLAIMS,
     wrap=noised_by,

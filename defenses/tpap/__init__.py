@@ -33,6 +33,7 @@ TPAP = NetworkDefense(
     "tpap",
     "an FGSM-overfitted network that takes one FGSM step away from its own prediction before it answers",
     RECIPES,
+    zoo={"fashion_mnist": "tpap-fashion_mnist-small.safetensors"},
     traits=frozenset({"nondifferentiable", "test_time_optimisation"}),
     claims=CLAIMS,
     wrap=purified_by,

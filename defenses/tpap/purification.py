@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
-from defenses.adversaries import input_gradient, within
+from defenses.adversaries import input_gradient, prediction_gradient, within
 from defenses.staged import Asking, Staged
 
 XI = 8 / 255
@@ -37,13 +37,11 @@ class SignPurifier(Asking):
 
     def forward(self, x: Tensor) -> Tensor:
         start = x.detach()
-        with torch.no_grad():
-            label = self.network(start).argmax(1)
-        purified = start
-        for _ in range(self.steps):
-            purified = within(
-                purified + self.step_size * input_gradient(self.network, purified, label).sign(), start, self.xi
-            )
+        label, gradient = prediction_gradient(self.network, start)
+        purified = within(start + self.step_size * gradient.sign(), start, self.xi)
+        for _ in range(self.steps - 1):
+            gradient = input_gradient(self.network, purified, label)
+            purified = within(purified + self.step_size * gradient.sign(), start, self.xi)
         return purified.detach()
 
     def unrolled(self, temperature: float) -> UnrolledPurifier:

@@ -1,0 +1,47 @@
+"""The flags of the command line, with their help: what more than one command takes, or what needs words."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class FailOn(StrEnum):
+    """Verdicts that `--fail-on` turns into exit code 1."""
+
+    refuted = "refuted"
+    inconclusive = "inconclusive"
+
+
+class Kind(StrEnum):
+    """What `list` can list."""
+
+    defenses = "defenses"
+    suites = "suites"
+    attacks = "attacks"
+    datasets = "datasets"
+
+
+Defense = Annotated[str, typer.Option(help="Name of the defense: see `list defenses`.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Dataset = Annotated[str, typer.Option(help="fashion_mnist, mnist, cifar10, cifar100 or svhn.")]
+Data = Annotated[Path | None, typer.Option(help="An .npz with x and y, or a folder of class folders.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies (torchvision's layout or idx files).")]
+Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data set.")]
+Weights = Annotated[Path | None, typer.Option(help="A .safetensors or state-dict .pt file.")]
+Network = Annotated[str | None, typer.Option(help="Network of bare --weights: middle_cnn or resnet18.")]
+Width = Annotated[float | None, typer.Option(help="Its width factor (default: 1 with --network).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="step.option=value, as square.n_queries=1000.")]
+ClaimRobust = Annotated[float | None, typer.Option(help="A claimed robust accuracy, as 0.865.")]
+ClaimAttack = Annotated[str, typer.Option(help="The attack of that claim.")]
+ClaimClean = Annotated[float | None, typer.Option(help="The clean accuracy that goes with the claim, as 0.911.")]
+Verdicts = Annotated[list[FailOn] | None, typer.Option(help="Verdicts that end in exit code 1.")]
+RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run again what crashed in an earlier run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, attack nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print report.json, or the plan of --dry-run, and nothing else.")]
+RunDir = Annotated[Path, typer.Argument(help="A run directory.")]

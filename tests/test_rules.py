@@ -1,0 +1,91 @@
+"""What a suite becomes for a defense with a test-time part or randomness."""
+
+import pytest
+
+from audit import registry
+from audit.rules import Nature, fit
+from audit.suites import SUITES, steps_for
+
+ADAPTIVE = SUITES["adaptive"].steps
+PLAIN, PURIFIER = Nature(), Nature(staged=True, blind=True)
+NOISE = Nature(staged=True, stochastic=True)
+
+
+def adapters(step):
+    return [adapter.name for adapter in step.adapters]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_plain_network_gets_the_suite_as_it_is(suite):
+    assert fit(SUITES[suite].steps, PLAIN) == SUITES[suite].steps
+
+
+def test_the_claimed_attacks_of_a_staged_defense_are_made_on_its_bare_network():
+    for nature in (PURIFIER, NOISE):
+        claimed = [s for s in fit(ADAPTIVE, nature) if s.suite == "claimed"]
+        assert [s.name for s in claimed] == [s.name for s in ADAPTIVE if s.suite == "claimed"]
+        assert all(s.transfers and s.scope == "all" for s in claimed)
+
+
+def test_each_short_claimed_attack_comes_again_end_to_end():
+    fitted = {s.name: s for s in fit(ADAPTIVE, PURIFIER)}
+    for name in ("fgsm", "bim-20", "pgd-20", "apgd-ce-100"):
+        again = fitted[f"e2e-{name}"]
+        assert (again.attack, again.params, again.scope) == (fitted[name].attack, fitted[name].params, "all")
+        assert adapters(again) == ["bpda"]
+    assert "e2e-pgd-100" not in fitted
+
+
+def test_a_purifier_is_attacked_through_bpda_unrolling_transfer_and_scores():
+    fitted = {s.name: s for s in fit(ADAPTIVE, PURIFIER)}
+    assert adapters(fitted["rescaled-ce"]) == ["bpda", "rescale"]
+    assert adapters(fitted["unroll-margin"]) == ["unroll"]
+    assert fitted["transfer-margin"].transfers
+    assert adapters(fitted["square"]) == []
+    assert adapters(fitted["unbounded"]) == ["bpda"]
+
+
+def test_noise_is_averaged_outermost_and_the_dearest_steps_go():
+    fitted = {s.name: s for s in fit(ADAPTIVE, NOISE)}
+    assert adapters(fitted["rescaled-ce"]) == ["rescale", "eot"]
+    assert adapters(fitted["e2e-fgsm"]) == ["eot"]
+    assert dict(fitted["apgd-margin"].adapters[0].params)["k"] == 10
+    assert not {"float64-ce", "apgd-t", "fab-t", "unroll-margin"} & set(fitted)
+    assert fitted["square"].params["n_queries"] == 1000
+
+
+def test_randomness_without_a_bare_network_is_averaged_everywhere():
+    fitted = fit(ADAPTIVE, Nature(stochastic=True))
+    assert all(adapters(s)[-1] == "eot" for s in fitted)
+    assert not any(s.transfers for s in fitted)
+
+
+def test_claims_alone_stay_claims_alone():
+    fitted = fit(SUITES["claimed"].steps, PURIFIER)
+    assert len(fitted) == len(SUITES["claimed"].steps)
+    assert all(s.transfers for s in fitted)
+
+
+def test_step_names_are_unique_and_every_adapter_and_attack_is_known():
+    for defense in ("super_fitting", "tpap", "co_noise", "sim_adv"):
+        for suite in SUITES:
+            for nature in (PLAIN, PURIFIER, NOISE, Nature(stochastic=True)):
+                steps = fit(steps_for(suite, defense), nature)
+                assert len({s.name for s in steps}) == len(steps)
+                assert {a for s in steps for a in adapters(s)} <= set(registry.adapters.names())
+                assert {s.attack for s in steps} <= set(registry.attacks.names())
+
+
+def test_nature_is_read_from_traits_and_from_drift():
+    assert Nature.of(["stochastic"], staged=True, drift=0.0) == NOISE
+    assert Nature.of([], staged=False, drift=0.01).stochastic
+    assert not Nature.of([], staged=False, drift=1e-5).stochastic
+    assert Nature.of(["nondifferentiable"], staged=True, drift=0.0) == PURIFIER
+    assert Nature.of(["test_time_optimisation"], staged=False, drift=0.0) == PLAIN  # nothing to look past
+
+
+def test_each_paper_brings_its_own_claimed_attacks():
+    assert [s.name for s in steps_for("claimed", "sim_adv")] == ["fgsm", "bim-40", "madry-40"]
+    assert [s.name for s in steps_for("claimed", "tpap")][:2] == ["fgsm", "pgd-20"]
+    assert steps_for("claimed", "undefended") == SUITES["claimed"].steps
+    assert steps_for("standard", "tpap") == SUITES["standard"].steps

@@ -1,0 +1,130 @@
+"""A random defense: images fixed first, then judged on fresh draws; the figures match their closed form."""
+
+import numpy as np
+import pytest
+import torch
+
+from audit import registry
+from audit.engine import Target
+from audit.ledger import Ledger
+from audit.oracle import Oracle, draws_for
+from audit.results import read_results
+from audit.routes import overall, routes
+from audit.stats import estimate, total
+from audit.types import AdapterSpec, Step
+from audit.verify import verify_images
+from tests.planted import Brightness, Staged, UniformNoise
+from tests.test_engine import make_plan, run
+
+N, EPS, WIDTH, DRAWS = 80, 0.05, 0.2, 40
+EOT = AdapterSpec("eot", {"k": 8, "estimator": "logits"})
+BARE = AdapterSpec("base", {})
+
+
+@pytest.fixture(autouse=True)
+def _planted_attacks(monkeypatch):
+    for name in ("good", "idle"):
+        monkeypatch.setitem(registry.attacks._targets, name, f"tests.planted:{name}")
+
+
+def single_pixels():
+    """Images of one pixel, 0.3 to 0.45: `Brightness` says 0 up to 0.5, and noise on the pixel is noise on the mean."""
+    x = torch.linspace(0.3, 0.45, N).view(-1, 1, 1, 1)
+    model = Staged(Brightness(), UniformNoise(WIDTH)).eval()
+    return Target(model, x, torch.zeros(N, dtype=torch.int64), frozenset({"stochastic"}))
+
+
+def closed_form(x):
+    """P(x + u <= 0.5) for u uniform on [-WIDTH, WIDTH]."""
+    return np.clip((0.5 - x + WIDTH) / (2 * WIDTH), 0, 1)
+
+
+def audited(folder, *steps):
+    plan = make_plan(steps, n=N, batch_size=32, eps=EPS, drift=1.0)
+    plan = type(plan)(
+        {**plan.identity, "draws": DRAWS, "staged": True, "traits": ["stochastic"]}, plan.steps, plan.profile
+    )
+    target = single_pixels()
+    return plan, target, run(plan, target, folder)[1]
+
+
+def test_clean_and_robust_accuracy_match_their_closed_form(tmp_path):
+    steps = (Step("grey", "good", "claimed", "all", (BARE,)), Step("e2e", "good", "adaptive", "all", (EOT,)))
+    _, target, results = audited(tmp_path, *steps)
+    x = target.x.flatten().numpy()
+    for measured, exact in ((results.p_clean, closed_form(x)), (results.p_worst, closed_form(x + EPS))):
+        low, high = estimate(total(measured), N).interval
+        assert low <= exact.mean() <= high
+        assert abs(measured.mean() - exact.mean()) < 5 * 0.5 / (N * DRAWS) ** 0.5  # five sigmas of the draws alone
+    assert closed_form(x).mean() - closed_form(x + EPS).mean() > 0.1  # the two are far apart
+
+
+def test_each_image_has_its_own_share(tmp_path):
+    _, target, results = audited(tmp_path, Step("e2e", "good", "adaptive", "all", (EOT,)))
+    exact = closed_form(target.x.flatten().numpy() + EPS)
+    assert np.abs(results.p_worst - exact).max() < 5 * 0.5 / DRAWS**0.5
+    assert np.corrcoef(results.p_worst, exact)[0, 1] > 0
+
+
+def test_choosing_the_worst_of_many_images_does_not_lower_the_figure(tmp_path):
+    """Eight attacks that do nothing: a minimum over noisy shares would fall far below the clean accuracy."""
+    steps = tuple(Step(f"idle-{i}", "idle", "adaptive", "all", (EOT,)) for i in range(8))
+    _, target, results = audited(tmp_path, *steps)
+    exact = closed_form(target.x.flatten().numpy()).mean()
+    assert abs(results.p_worst.mean() - exact) < 5 * 0.5 / (N * DRAWS) ** 0.5
+    naive = np.minimum.reduce([r.p_own for r in results.steps]).mean()
+    assert naive < exact - 0.05
+
+
+def test_the_rows_of_each_route(tmp_path):
+    steps = (Step("good", "good", "claimed", "all", (BARE,)), Step("e2e-good", "good", "adaptive", "all", (EOT,)))
+    _, target, results = audited(tmp_path, *steps)
+    (family,) = routes(results)
+    bare = (target.x.flatten() + EPS <= 0.5).float().mean()
+    assert family.bare.accuracy == pytest.approx(float(bare))
+    assert family.step == "e2e-good"
+    assert family.transfer.accuracy == pytest.approx(family.end_to_end.accuracy, abs=0.1)  # the same step, other draws
+    # where the bare network was never fooled, the cascade's image is the clean one
+    assert family.first.accuracy > family.transfer.accuracy
+    assert set(overall(results)) == {"bare", "transfer", "end_to_end"}
+
+
+def test_the_stored_images_are_confirmed_on_other_draws(tmp_path):
+    plan, target, _ = audited(tmp_path, Step("e2e", "good", "adaptive", "all", (EOT,)))
+    found = verify_images(plan, target, Ledger(tmp_path, plan.fingerprint))
+    assert found["rejected"] == 0
+    assert found["verified"] > N / 2
+
+
+def test_a_random_run_repeats_bit_for_bit(tmp_path):
+    step = Step("e2e", "good", "adaptive", "survivors", (EOT,))
+    first, second = (audited(tmp_path / name, step)[2] for name in "ab")
+    assert np.array_equal(first.p_worst, second.p_worst)
+    assert np.array_equal(first.p_clean, second.p_clean)
+
+
+def test_the_number_of_draws_follows_from_the_width_of_the_interval():
+    assert draws_for(100) == 97
+    assert draws_for(10_000) == 20
+    assert draws_for(1) == 200
+    for n in (60, 250, 1000):
+        assert 1.96 * (0.25 / (n * draws_for(n))) ** 0.5 <= 0.0101
+
+
+def test_a_candidate_with_nan_logits_is_no_answer():
+    class Flaky(Brightness):
+        def forward(self, x):
+            return super().forward(x).masked_fill((x.flatten(1).mean(1) > 0.44)[:, None], float("nan"))
+
+    target = single_pixels()
+    judged = Oracle(Flaky(), batch_size=8, seed=0).judge(target.x, target.y, strict=False)
+    assert (~judged.valid).any()
+    assert judged.p_correct.isnan().tolist() == (~judged.valid).tolist()
+    assert judged.correct.all()  # unknown is not adversarial
+
+
+def test_results_are_read_back_alike(tmp_path):
+    plan, _, results = audited(tmp_path, Step("e2e", "good", "adaptive", "all", (EOT,)))
+    again = read_results(tmp_path)
+    assert again.plan.fingerprint == plan.fingerprint
+    assert np.array_equal(again.p_worst, results.p_worst)
