@@ -145,7 +145,9 @@ def read_plan(run_dir: Path) -> Plan:
 
 def _unresolved(step: Mapping[str, Any]) -> dict[str, Any]:
     """A stored step without the temperature that was measured before the run."""
-    adapters = [{**a, "params": {k: v for k, v in a["params"].items() if k != "temperature"}} for a in step.get("adapters", ())]
+    adapters = [
+        {**a, "params": {k: v for k, v in a["params"].items() if k != "temperature"}} for a in step.get("adapters", ())
+    ]
     return {**step, "adapters": adapters}
 
 

@@ -22,7 +22,7 @@ STEPS = (
 IDENTITY = {
     "defense": "super_fitting", "dataset": "fashion_mnist", "architecture": {"name": "middle_cnn", "width": 0.5},
     "weights_sha256": "aa", "traits": [], "dataset_digest": "bb", "n": 10, "norm": "Linf", "eps": 8 / 255, "seed": 0,
-    "suite": "adaptive", "batch_size": 4, "steps": [{"name": "fgsm", "params": {"n_iter": 100}}, {"name": "square"}],
+    "suite": "adaptive", "batch_size": 4, "steps": json.loads(json.dumps([s.to_dict() for s in STEPS])),
     "expected_clean_acc": 0.911, "claim": None, "code": "0.1.0", "versions": {"torch": "2.6", "numpy": "2.0"},
 }  # fmt: skip
 OTHER = {
