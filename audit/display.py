@@ -165,19 +165,29 @@ def most(plan: Plan, costs: Sequence[tuple[int, int]]) -> dict[str, Any]:
     return {"steps": steps, "passes": sum(s["forwards"] + s["backwards"] for s in steps)}
 
 
+def timed(prepared: Prepared, costs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The most that a plan can cost, with the seconds that it takes at the rate that is measured here and now."""
+    cost, rate = most(prepared.plan, costs), passes_per_second(prepared.target.model, prepared.target.x)
+    return {**cost, "rate": rate, "seconds": cost["passes"] / rate}
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, else minutes."""
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+
+
 def dry_run(prepared: Prepared, costs: Sequence[tuple[int, int]]) -> Group:
     """The plan with the most that it can cost."""
     plan = prepared.plan
-    cost = most(plan, costs)
+    cost = timed(prepared, costs)
     rows = [
         (step.name, step.attack, step.scope, c["images"], f"{c['forwards']:,}", f"{c['backwards']:,}", step.why)
         for step, c in zip(plan.steps, cost["steps"], strict=True)
     ]
-    rate, total = passes_per_second(prepared.target.model, prepared.target.x), cost["passes"]
     return Group(
         table("plan", ("step", "attack", "images", "at most", "forward", "backward", "why"), rows),
         Text(f"fingerprint {plan.fingerprint[:16]}, {plan.n} images, {plan.threat}, logit gap {plan.profile['logit_gap']:.3g}"),
-        Text(f"at most {total:,} passes, {total / rate / 60:.0f} minutes at the {rate:,.0f} passes per second measured just now; "
+        Text(f"at most {cost['passes']:,} passes, {duration(cost['seconds'])} at the {cost['rate']:,.0f} passes per second measured just now; "
              "images that break early cost less"),
         *map(Text, plan.runtime["unsupported"]),
     )  # fmt: skip

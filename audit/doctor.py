@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from audit import registry
 from audit.registry import Registry
 from audit.versions import installed
 
+ROOT = Path(__file__).parent.parent  # of a clone; elsewhere the folder that packages are installed in
 LIBRARIES = (
     # distribution, module, extra (None: core), what it is for
     ("torch", "torch", None, "models and gradients"),
@@ -62,8 +64,21 @@ def _load(load: Callable[[], Any]) -> tuple[Any, str]:
         return None, f"{type(error).__name__}: {detail}" if detail else type(error).__name__
 
 
+def _install(library: str, extra: str | None) -> str:
+    """What to type. A clone offers its extras; setuptools is there everywhere, only too new."""
+    if library == "setuptools":
+        return "pip install 'setuptools<81'"
+    if extra is None:
+        return f"pip install {library}"
+    return (
+        f"pip install -e '.[{extra}]'"
+        if (ROOT / "pyproject.toml").is_file()
+        else f"pip install 'robustness-audit[{extra}]'"
+    )
+
+
 def _library(library: str, module: str, extra: str | None, purpose: str) -> Finding:
-    install = f"pip install 'robustness-audit[{extra}]'" if extra else f"pip install {library}"
+    install = _install(library, extra)
     found = installed(library)
     _, problem = _load(lambda: importlib.import_module(module))
     if not problem:

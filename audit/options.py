@@ -32,7 +32,7 @@ Data = Annotated[Path | None, typer.Option(help="An .npz with x and y, or a fold
 DataDir = Annotated[Path | None, typer.Option(help="Where the data set lies (torchvision's layout or idx files).")]
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch the data set.")]
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors or state-dict .pt file.")]
-Network = Annotated[str | None, typer.Option(help="Network of bare --weights: middle_cnn or resnet18.")]
+Network = Annotated[str | None, typer.Option(help="Network of bare --weights: middle_cnn, resnet18 or lenet.")]
 Width = Annotated[float | None, typer.Option(help="Its width factor (default: 1 with --network).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -222,7 +222,7 @@ def _step_result(
 
 def _checks(run_dir: Path) -> Mapping[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((run_dir / "checks.json").read_text())
+        found = json.loads((run_dir / "checks.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}

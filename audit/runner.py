@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from audit import __version__, registry
 from audit.device import exact, find_device
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
-from audit.errors import BadInput, BadModel, CannotWrite, Unsupported
+from audit.errors import AuditError, BadInput, BadModel, Unsupported
 from audit.gallery import write_gallery
 from audit.gates import fingerprint_model, forward_mismatch, profile, staged
 from audit.ledger import Arrays, Ledger, write_json
@@ -26,6 +25,7 @@ from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
 from audit.rules import Nature, fit
+from audit.runlog import logging_to
 from audit.sources import Sources, check_shape, command_line
 from audit.suites import override, resolve_temperature, steps_for
 from audit.summary import Audit, load_run
@@ -55,8 +55,8 @@ class Prepared:
 
 
 def prepare(
-    defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: Path | None = None,
-    data_dir: Path | None = None, download: bool = False, weights: Path | None = None, n: int | None = None,
+    defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: str | Path | None = None,
+    data_dir: str | Path | None = None, download: bool = False, weights: str | Path | None = None, n: int | None = None,
     seed: int = 0, eps: float | str | None = None, norm: str = "Linf", device: str = "auto", batch_size: int = 250,
     settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed",
     claim_clean: float | None = None, network: str | None = None, width: float | None = None, command: str = "",
@@ -69,10 +69,13 @@ def prepare(
     """
     if eps is not None:
         ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
+    n = None if n is None else _whole("n", n)
+    seed, batch_size = _whole("seed", seed), _whole("batch-size", batch_size)
     if batch_size < 1:
         raise BadInput(f"--batch-size is {batch_size}, expected at least 1")
     chosen = steps_for(suite, defense)
     known: Defense = registry.defenses.load(defense)
+    weights, data, data_dir = map(_path, (weights, data, data_dir))
     sources = Sources(weights, data, data_dir, download, network, width)
     images = sources.images(dataset)
     images.first(n)  # a wrong --n is said before a model is loaded
@@ -172,29 +175,6 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher) -> Audit:
 
 
 @contextmanager
-def logging_to(path: Path) -> Iterator[None]:
-    """Append the audit's log records to a file while the block runs. Raises CannotWrite."""
-    try:
-        handler = logging.FileHandler(path)
-    except OSError as error:
-        raise CannotWrite(
-            f"could not write {path} ({error.strerror}), expected a writable place; type --out DIRECTORY"
-        ) from error
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    logger = logging.getLogger("audit")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
 def _accepts(source: str, x: torch.Tensor) -> Iterator[None]:
     """The model's first passes: what it cannot compute on these images is the input's fault, in one sentence."""
     try:
@@ -203,15 +183,30 @@ def _accepts(source: str, x: torch.Tensor) -> Iterator[None]:
         raise BadInput(
             f"the images of one batch do not fit into memory ({_line(error)}); type a smaller --batch-size"
         ) from error
-    except RuntimeError as error:
+    except AuditError:
+        raise
+    except Exception as error:  # a model is foreign code: it may raise anything, or answer with anything
         raise BadModel(
             f"the model cannot take images of {' x '.join(map(str, x.shape[1:]))} from {source} ({_line(error)}), expected "
             "logits for them; choose the --dataset it was trained on"
         ) from error
 
 
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _whole(name: str, value: Any) -> int:
+    """A number typed in Python, where nothing has checked that it is one. Raises BadInput."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BadInput(f"--{name} is {value!r}, expected a whole number such as 5; leave out the quotes") from None
+
+
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    said = " ".join(str(error).split())[:160]
+    return said if isinstance(error, RuntimeError) and said else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[tuple[Step, ...], list[str]]:

@@ -15,16 +15,19 @@ from audit.errors import BadInput
 
 Norm = Literal["Linf", "L2", "L1", "L0"]
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1", "L0")
+ATTACKED: tuple[Norm, ...] = ("Linf", "L2", "L1")  # norms that some attack supports
 TRAITS = frozenset({"stochastic", "nondifferentiable", "test_time_optimisation", "rejects", "stateful"})
 
 
 def parse_eps(text: str | float, norm: Norm = "Linf") -> float:
-    """Read a radius as typed: `8/255`, `0.031` or a number.
+    """Read a radius as typed: `8/255`, `1.2/255`, `0.031` or a number.
 
     Raises BadInput when it is not a number, not positive, or larger than the box under Linf.
     """
     try:
-        eps = float(Fraction(str(text).replace(" ", "")))
+        over, *under = map(Fraction, str(text).replace(" ", "").split("/"))
+        (below,) = under or (Fraction(1),)
+        eps = float(over / below)
     except (ValueError, ZeroDivisionError, OverflowError):
         raise BadInput(f"eps is {text!r}, expected a number or a fraction; type for example --eps 8/255") from None
     if not math.isfinite(eps) or eps <= 0:
@@ -53,7 +56,7 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
-            raise BadInput(f"norm is {self.norm!r}, expected one of {', '.join(NORMS)}; type --norm Linf")
+            raise BadInput(f"norm is {self.norm!r}, expected one of {', '.join(ATTACKED)}; type --norm Linf")
         parse_eps(self.eps, self.norm)
 
     def __str__(self) -> str:

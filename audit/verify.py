@@ -102,7 +102,10 @@ def reverify(
         raise BadInput(
             f"{checkpoint.path} is not the checkpoint that was audited (sha256 differs); restore it, or type --weights FILE"
         )
-    images = sources.images(plan.identity["dataset"]).first(plan.n)
+    images = sources.images(plan.identity["dataset"])
+    if len(images.x) < plan.n:
+        raise BadInput(f"{images.source} has {len(images.x)} images, the run audited {plan.n}; type --data PATH")
+    images = images.first(plan.n)
     if images.digest != plan.identity["dataset_digest"]:
         raise BadInput(
             f"{images.source} are not the images that were audited (digest differs); type --data PATH or --data-dir DIRECTORY"

@@ -15,7 +15,7 @@ from audit.registry import closest
 from audit.types import Claim
 from defenses.networks import NETWORKS
 from defenses.recipes import Recipe
-from defenses.weights import StoredCheckpoint, inspect, load_network
+from defenses.weights import ASSUMED, StoredCheckpoint, inspect, load_network
 
 ZOO = Path(__file__).parent / "zoo"
 SHAPES: Mapping[str, tuple[int, int, int]] = {  # channels, size, classes
@@ -119,4 +119,5 @@ class NetworkDefense:
             raise BadInput(f"--width is {width}, expected a positive factor such as 0.5")
         name = network or recipe.network
         factor = width or (1.0 if network else recipe.width)
-        return replace(found, manifest={**found.manifest, "architecture": architecture_for(name, factor, dataset)})
+        architecture = architecture_for(name, factor, dataset)
+        return replace(found, manifest={**found.manifest, "architecture": architecture, ASSUMED: True})

@@ -120,6 +120,12 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
     try:
         network = NETWORKS[name](**options)
     except TypeError as error:
-        raise BadWeights(f"architecture {name!r} does not take these options ({error}); check the manifest") from error
+        detail = " ".join(str(error).split())[:160]
+        raise BadWeights(f"architecture {name!r} does not take these options ({detail}); check the manifest") from error
+    except (RuntimeError, MemoryError, ArithmeticError, ValueError) as error:  # no room, or no such number of channels
+        detail = " ".join(str(error).split())[:160]
+        raise BadWeights(
+            f"architecture {dict(architecture)} cannot be built ({detail}), expected a width such as 1; check --width or the manifest"
+        ) from error
     # Module.to(memory_format=...) has no overload in torch's stubs.
     return network.to(memory_format=torch.channels_last)

@@ -10,6 +10,7 @@ import codecs
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from audit.ledger import write_atomically, write_json
 from defenses.networks import build
 
 MANIFEST_KEY = "manifest"
+ASSUMED = "architecture_assumed"  # set in the manifest of a bare file, whose architecture nobody recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,8 @@ def inspect(path: Path, fallback: Mapping[str, Any] | None = None) -> StoredChec
 def _is_web_page(start: bytes) -> bool:
     """Markup, with or without a byte order mark, blanks or a comment before it."""
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = start.decode("utf-16" if utf16 else "utf-8-sig", "ignore").lstrip("\ufeff \t\r\n").lower()
-    return text.startswith(("<!doctype", "<html", "<?xml", "<!--", "<head", "<body", "<script"))
+    text = start.decode("utf-16" if utf16 else "utf-8-sig", "ignore").lstrip("\ufeff \t\r\n")
+    return text.startswith("<") and "\0" not in text  # a safetensors header of 60 bytes starts with "<" and zeros
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -108,6 +110,14 @@ def _manifest(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(text)
     except (SafetensorError, ValueError, OSError) as error:
         raise BadWeights(f"{path} is truncated or not a safetensors file ({error}); fetch or train it anew") from error
+    parts: dict[str, Any] = {"manifest": found}
+    if isinstance(found, dict):
+        parts |= {part: found.get(part, {}) for part in ("architecture", "measured", "inference")}
+    for part, value in parts.items():
+        if not isinstance(value, dict):
+            raise BadWeights(
+                f"the {part} of {path} is {type(value).__name__}, expected a JSON object; train or fetch it anew"
+            )
     return found
 
 
@@ -118,16 +128,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
             with safe_open(path, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BadWeights(
-            f"{path} is a pickle that would run code when loaded, expected a state dict or .safetensors; save model.state_dict()"
-        ) from error
+            with warnings.catch_warnings():  # torch warns of what it is about to raise
+                warnings.simplefilter("ignore")
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file makes torch's unpickler raise nearly anything
-        detail = (str(error).splitlines() or [""])[0]
-        raise BadWeights(
-            f"{path} is truncated or not a checkpoint ({type(error).__name__}: {detail}); fetch or train it anew"
-        ) from error
+        raise _unreadable(path, error) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
@@ -137,6 +142,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def _unreadable(path: Path, error: Exception) -> BadWeights:
+    """Only a file that starts as a pickle, or as torch's archive of one, is said to hold code."""
+    with path.open("rb") as file:
+        pickled = file.read(4).startswith((b"\x80", b"PK\x03\x04"))
+    if isinstance(error, pickle.UnpicklingError) and pickled:
+        return BadWeights(
+            f"{path} is a pickle that would run code when loaded, expected a state dict or .safetensors; save model.state_dict()"
+        )
+    detail = (str(error).splitlines() or [""])[0][:160]
+    return BadWeights(
+        f"{path} is truncated or not a checkpoint ({type(error).__name__}: {detail}); fetch or train it anew"
+    )
+
+
 def load_network(checkpoint: StoredCheckpoint) -> nn.Module:
     """The network with its weights, in evaluation mode. Raises BadWeights when they do not fit each other."""
     network = build(checkpoint.architecture)
@@ -144,9 +163,12 @@ def load_network(checkpoint: StoredCheckpoint) -> nn.Module:
         network.load_state_dict(read_state(checkpoint.path))
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:160]
+        flags = (
+            ", or its network, for example --network middle_cnn --width 0.5" if checkpoint.manifest.get(ASSUMED) else ""
+        )
         raise BadWeights(
             f"{checkpoint.path} does not fit architecture {dict(checkpoint.architecture)} ({detail}); "
-            "choose the --dataset and --defense it was trained for"
+            f"choose the --dataset and --defense it was trained for{flags}"
         ) from error
     return network.eval()
 

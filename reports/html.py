@@ -65,12 +65,15 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
 
 
 def _gallery(audit: Audit, classes: list[str]) -> list[dict[str, Any]]:
-    path = audit.path / "gallery.npz"
-    if not path.is_file():
+    """The cards of the gallery; none where it is missing or damaged, for the report's figures do not rest on it."""
+    try:
+        with (audit.path / "gallery.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return _cards({name: stored[name] for name in stored.files}, classes)
+    except Exception:  # noqa: BLE001 - a damaged archive makes zipfile, zlib and numpy raise nearly anything
         return []
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
 
+
+def _cards(arrays: dict[str, Any], classes: list[str]) -> list[dict[str, Any]]:
     def name(index: int) -> str:
         return classes[index] if 0 <= index < len(classes) else str(index)
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from audit import registry
 from audit.cli import main
 from audit.errors import BadInput
 from audit.ledger import Ledger
 from audit.summary import load_run
+from defenses.networks import NETWORKS
 
 SMALL = ["--n", "12", "--batch-size", "8", "--quiet"]
 
@@ -119,6 +121,7 @@ def test_dry_run_as_json_is_the_plan(tmp_path, capsys):
     assert {"fingerprint", "identity", "steps", "profile", "runtime", "cost"} <= set(plan)
     assert [s["step"] for s in plan["cost"]["steps"]] == [s["name"] for s in plan["steps"]]
     assert plan["cost"]["passes"] > 0
+    assert plan["cost"]["seconds"] == pytest.approx(plan["cost"]["passes"] / plan["cost"]["rate"])
     assert len(plan["runtime"]["unsupported"]) == 4  # FGSM, BIM and twice PGD
 
 
@@ -211,6 +214,49 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
     assert sentence in printed
     assert len(printed.splitlines()) == 1
     assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("list suits", "error: invalid value for 'kind': 'suits' is not one of .*; did you mean 'suites'\\?"),
+        ("list", "error: missing argument 'kind'.*defenses, suites.*; see `python -m audit list --help`"),
+        ("rnu", "error: unknown command 'rnu': did you mean 'run'\\?"),
+        ("run", "error: missing option '--defense'; see `python -m audit run --help`"),
+        (
+            "run --defense x --n abc",
+            "error: invalid value for '--n'.*valid integer.*; see `python -m audit run --help`",
+        ),
+        ("run --defense x --fail-on refuse", "error: .*'refuse' is not one of .*; did you mean 'refuted'\\?"),
+        ("run --defens x", "error: no such option: --defens; did you mean '--defense'\\?"),
+        ("run --zzz", "error: no such option: --zzz; see `python -m audit run --help`"),
+        ("--zzz", "error: no such option: --zzz; see `python -m audit --help`"),
+    ],
+)
+def test_what_the_parser_refuses_is_one_sentence_and_exit_code_2(arguments, expected, capsys):
+    assert call(*arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(expected + "\n", printed.err)
+
+
+def test_nothing_typed_shows_the_help(capsys):
+    assert call() == 2
+    assert "Commands" in capsys.readouterr().err
+    assert call("--help") == call("--version") == 0
+
+
+def test_help_tells_how_many_images_and_which_networks(capsys):
+    call("run", "--help")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "200 with a test-time purifier, 100 for a random defense" in printed
+    assert all(name in printed for name in NETWORKS)
+
+
+def test_a_norm_is_offered_only_when_an_attack_supports_it(capsys):
+    supported = {norm for name in registry.attacks for norm in registry.attacks.load(name).norms}
+    assert call("run", "--defense", "undefended", "--norm", "L7") == 2
+    assert set(re.findall(r"L(?:inf|\d)", capsys.readouterr().err)) == {"L7", *supported}
 
 
 def test_a_model_in_training_mode_or_with_nan_is_refused(monkeypatch, capsys):

@@ -103,3 +103,8 @@ def test_a_long_cell_is_folded_and_not_cut():
     made = Console(file=io.StringIO(), width=30)
     made.print(display.table("t", ("a", "b"), [("x" * 40, "y" * 40)]))
     assert printed(made).count("x") == printed(made).count("y") == 40
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 seconds"), (119, "119 seconds"), (121, "2 minutes")])
+def test_short_times_are_said_in_seconds(seconds, said):
+    assert display.duration(seconds) == said

@@ -49,12 +49,12 @@ def test_a_broken_library_is_reported_and_not_raised(tmp_path, monkeypatch, rais
     assert (first.imports, first.version, first.core) == (False, "2.0", True)
     kind = re.match(r"\w+", raised)[0]
     assert re.fullmatch(rf"installed but broken \({kind}.*\); pip install numpy --force-reinstall", first.advice)
-    assert second.advice == "pip install 'robustness-audit[ray]'"
+    assert second.advice == "pip install -e '.[ray]'"
     with pytest.raises(SystemExit) as ended:
         main(["doctor"])
     assert ended.value.code == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert "pip install 'robustness-audit[ray]'" in shown
+    assert "pip install -e '.[ray]'" in shown
     assert ("[gpu]" in shown) == ("[gpu]" in raised)
 
 
@@ -68,3 +68,12 @@ def test_an_attack_or_adapter_that_does_not_load_is_reported(monkeypatch):
     assert (theirs.imports, theirs.core) == (False, False)
     assert "No module named 'no_such_package'" in theirs.advice
     assert "no_such_package" not in sys.modules
+
+
+def test_advice_outside_a_clone_and_for_setuptools(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    monkeypatch.setattr(doctor, "installed", lambda library: None)
+    planted = tuple((library, "no_such_module", "robustbench", "") for library in ("timm", "setuptools"))
+    monkeypatch.setattr(doctor, "LIBRARIES", planted)
+    advice = [found.advice for found in doctor.examine()[:2]]
+    assert advice == ["pip install 'robustness-audit[robustbench]'", "pip install 'setuptools<81'"]

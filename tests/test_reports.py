@@ -263,3 +263,21 @@ def test_images_of_ones_own_differ_from_the_papers():
     assert fair(claim, data) == ""
     assert fair(claim, {**data, "run": {"images": {"data": "own.npz", "data_dir": ""}}}) == "images"
     assert fair(claim, {**data, "run": {}}) == ""
+
+
+@pytest.mark.parametrize("damage", ["truncated gallery", "gallery without images", "checks that are a list"])
+def test_a_damaged_side_file_leaves_a_report(audit, tmp_path, damage):
+    copy = tmp_path / "run"
+    shutil.copytree(audit.path, copy)
+    gallery = copy / "gallery.npz"
+    if damage == "truncated gallery":
+        gallery.write_bytes(gallery.read_bytes()[:100])
+    elif damage == "gallery without images":
+        np.savez(gallery, ids=np.arange(3))
+    else:
+        (copy / "checks.json").write_text("[1]")
+    write_reports(copy)
+    whole = json.loads(json.dumps(audit.to_dict()))["adaptive"]
+    assert json.loads((copy / "report.json").read_text())["adaptive"] == whole
+    if damage == "checks that are a list":
+        assert load_run(copy).results.checks == {}

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput, BadModel
 from audit.ledger import Ledger
 from audit.runner import prepare, run
-from defenses.base import NetworkDefense
+from defenses.base import ZOO, NetworkDefense
 from defenses.networks import build
+from defenses.undefended import UNDEFENDED
 
 QUICK = {"suite": "quick", "n": 6, "batch_size": 4}
 
@@ -42,6 +44,8 @@ def test_a_typed_clean_accuracy_wins_over_the_checkpoints():
     ("error", "kind", "sentence"),
     [
         (RuntimeError("mat1 and mat2\nshapes"), BadModel, "cannot take images of 1 x 28 x 28 from embedded.*shapes"),
+        (ValueError("bad\nvalue"), BadModel, r"cannot take images of .* \(ValueError: bad value\)"),
+        (KeyError(), BadModel, r"cannot take images of .* \(KeyError\)"),
         (torch.OutOfMemoryError("CUDA out of memory"), BadInput, "do not fit into memory.*type a smaller --batch-size"),
     ],
 )
@@ -54,6 +58,36 @@ def test_a_model_that_fails_on_its_first_pass_is_bad_input(monkeypatch, error, k
     with pytest.raises(kind, match=sentence) as caught:
         prepare("undefended", **QUICK)
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_answers_with_a_tuple_is_refused(monkeypatch):
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :10], x
+
+    monkeypatch.setattr(NetworkDefense, "load", lambda self, checkpoint: Pair().eval())
+    with pytest.raises(BadModel, match="tuple"):
+        prepare("undefended", **QUICK)
+
+
+def test_paths_may_be_text(tmp_path):
+    images = FASHION_MNIST.load("test").first(6)
+    np.savez(tmp_path / "own.npz", x=images.x, y=images.y)
+    weights = str(ZOO / next(iter(UNDEFENDED.zoo.values())))
+    plan = prepare("undefended", data=str(tmp_path / "own.npz"), weights=weights, **QUICK).plan
+    assert plan.runtime["sources"]["data"] == str(tmp_path / "own.npz")
+    with pytest.raises(BadInput, match="were not found in"):
+        prepare("undefended", data_dir=str(tmp_path / "none"), **QUICK)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", "5"), ("n", 2.5), ("batch_size", "8"), ("seed", "0")])
+def test_a_number_that_is_none_is_refused(name, value):
+    with pytest.raises(BadInput, match=rf"--[a-z-]+ is {value!r}, expected a whole number"):
+        prepare("undefended", **{**QUICK, name: value})
+
+
+def test_numpy_numbers_are_numbers():
+    assert prepare("undefended", **{**QUICK, "n": np.int64(5)}).plan.identity["n"] == 5
 
 
 def test_images_that_are_not_square_are_refused(tmp_path):

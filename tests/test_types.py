@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from fractions import Fraction
 
 import pytest
 
@@ -31,6 +32,8 @@ def claim(**changes) -> Claim:
         (1, 1.0),
         ("3e-2", 0.03),
         ("1/3", 1 / 3),
+        ("1.2/255", float(Fraction("1.2") / 255)),
+        ("1/2.5", 0.4),
     ],
 )
 def test_eps_is_read_to_the_nearest_double(text, value):
@@ -99,7 +102,7 @@ def test_threat_model_defaults_and_text():
 
 
 def test_threat_model_refuses_an_unknown_norm():
-    with pytest.raises(BadInput, match=r"norm is 'linf', expected one of Linf, L2, L1, L0; type --norm Linf"):
+    with pytest.raises(BadInput, match=r"norm is 'linf', expected one of Linf, L2, L1; type --norm Linf"):
         ThreatModel("linf", 0.1)
 
 

@@ -159,6 +159,11 @@ def test_other_weights_and_other_images_are_refused(moved, tmp_path, capsys):
     assert "are not the images that were audited (digest differs); type --data PATH" in capsys.readouterr().err
 
 
+def test_fewer_images_than_the_run_audited_are_refused(moved, tmp_path, capsys):
+    assert call("verify", moved / "run", "--data", npz(tmp_path / "few.npz", 5)) == 2
+    assert "few.npz has 5 images, the run audited 8; type --data PATH" in capsys.readouterr().err
+
+
 def test_the_command_line_ends_with_1_when_a_unit_is_missing(moved, tmp_path, capsys):
     shutil.copytree(moved / "run", tmp_path / "run")
     (tmp_path / "run" / "units" / "03-pgd-20-0000.npz").unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,9 @@ def test_a_folder_is_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
-@pytest.mark.parametrize("text", [HTML, HTML.lower(), f"\n  {HTML}", "<html>", '<?xml version="1.0"?>'])
+@pytest.mark.parametrize(
+    "text", [HTML, HTML.lower(), f"\n  {HTML}", "<html>", "<div>Sign in</div>", '<?xml version="1.0"?>']
+)
 def test_a_web_page_is_no_checkpoint(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(BadWeights, match=r"is a web page, not a checkpoint; the download link has expired"):
@@ -165,6 +168,65 @@ def test_a_pickle_that_holds_code_is_refused(network, tmp_path, what):
     torch.save(held, tmp_path / "net.pt")
     with pytest.raises(BadWeights, match=r"is a pickle that would run code when loaded, .*save model.state_dict\(\)"):
         read_state(tmp_path / "net.pt")
+
+
+@pytest.mark.parametrize("text", [b"hello", b"(garbage", b"c", b"{}"])
+def test_what_is_no_pickle_is_not_called_one(tmp_path, text):
+    (tmp_path / "net.pt").write_bytes(text)
+    with pytest.raises(BadWeights, match=r"net.pt is truncated or not a checkpoint \("):
+        read_state(tmp_path / "net.pt")
+
+
+def test_torch_prints_no_warning_of_what_it_reads(tmp_path, monkeypatch):
+    def load(*args, **kwargs):
+        warnings.warn("read with care", UserWarning, stacklevel=1)
+        return {"a": torch.ones(1)}
+
+    monkeypatch.setattr(torch, "load", load)
+    assert equal(read_state(tmp_path / "net.pt"), {"a": torch.ones(1)})
+
+
+def test_a_safetensors_header_of_60_bytes_is_no_web_page(tmp_path):
+    content = save({"a": torch.ones(1)})
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].rstrip()
+    assert len(header) <= 60 + 256
+    length = 60 if len(header) <= 60 else 60 + 256
+    (tmp_path / "net.safetensors").write_bytes(
+        length.to_bytes(8, "little") + header.ljust(length) + content[8 + size :]
+    )
+    assert (tmp_path / "net.safetensors").read_bytes().startswith(b"<")
+    assert inspect(tmp_path / "net.safetensors").manifest == {}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "part"),
+    [
+        ([1], "manifest"),
+        ({"architecture": "lenet"}, "architecture"),
+        ({"measured": [1]}, "measured"),
+        ({"inference": 2}, "inference"),
+    ],
+)
+def test_a_malformed_manifest_is_refused(tmp_path, manifest, part):
+    (tmp_path / "net.safetensors").write_bytes(save({"a": torch.ones(1)}, metadata={"manifest": json.dumps(manifest)}))
+    with pytest.raises(BadWeights, match=rf"the {part} of .*net.safetensors is \w+, expected a JSON object"):
+        inspect(tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("width", [1e9, float("inf"), float("nan"), -1.0])
+def test_a_width_that_cannot_be_built(width):
+    with pytest.raises(BadWeights, match=r"architecture \{'name': 'middle_cnn'.* cannot be built \(.*check --width"):
+        build({**TINY, "width": width})
+
+
+def test_a_bare_file_of_another_width_names_the_flags(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(BadWeights, match=r"for, or its network, for example --network middle_cnn --width 0.5$"):
+        UNDEFENDED.load(UNDEFENDED.checkpoint("fashion_mnist", tmp_path / "net.pt"))
+    store(tmp_path / "net.safetensors", network, {"architecture": {**TINY, "width": 0.125}})
+    with pytest.raises(BadWeights, match=r"choose the --dataset and --defense it was trained for$"):
+        UNDEFENDED.load(UNDEFENDED.checkpoint("fashion_mnist", tmp_path / "net.safetensors"))
 
 
 def test_a_plain_pickle_is_refused(tmp_path):
