@@ -33,10 +33,15 @@ class Audit:
 
     @cached_property
     def claim(self) -> Claim | None:
-        """The claim under audit: the one in the plan, or what its attacks measure on this model; None if neither."""
+        """The claim under audit: the one in the plan, or what its attacks measure on this model; None if neither.
+
+        A checkpoint that does not reach the paper's number under the paper's own attacks is not the paper's model: then
+        what they measure on it is audited.
+        """
         stated = self.results.plan.identity.get("claim")
-        if stated is not None:
-            return Claim(**{**stated, "threat": ThreatModel(**_threat(stated["threat"]))})
+        printed = None if stated is None else Claim(**{**stated, "threat": ThreatModel(**_threat(stated["threat"]))})
+        if printed is not None and not self._falls_short(printed):
+            return printed
         if self.claimed is None:
             return None
         identity = self.results.plan.identity
@@ -46,6 +51,12 @@ class Audit:
             self.results.plan.threat, names, self.claimed.accuracy, "measured on this model by the claim's own attacks",
             self.clean.accuracy, basis="measured",
         )  # fmt: skip
+
+    def _falls_short(self, printed: Claim) -> bool:
+        """Is the whole interval of what the paper's attacks leave of this model below the paper's number?"""
+        if printed.basis != "paper" or self.claimed is None or self.claimed_unknown or self.results.missing:
+            return False
+        return self.claimed.interval[1] < printed.robust_acc - printed.tolerance
 
     @cached_property
     def verdict(self) -> Verdict:

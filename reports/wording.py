@@ -9,8 +9,8 @@ from audit.types import bounded
 
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
 UNMATCHED = (
-    " The paper's own numbers are for other data sets, images, networks or radii, so what its attacks measure on this"
-    " model is audited instead; the paper's numbers stand below."
+    " The paper's own numbers are for other data sets, images, networks or radii, or this model does not reach them under"
+    " the paper's own attacks, so what these measure on this model is audited instead; the paper's numbers stand below."
 )
 NO_CLAIM = "No claim is under audit; the reason stands above."
 

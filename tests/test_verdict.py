@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from audit.diagnoses import diagnose
+from audit.types import Claim
 from audit.verdict import OBSTACLES, OPEN, _stated, judge_claim
 from tests.built import CHECKS, MEASURED, NONE, N, built, claimed, control, finding, mask, ran, typed
 
@@ -365,3 +368,17 @@ def test_claimed_attacks_weakened_by_hand_measure_no_claim():
     assert verdict.reasons[1].endswith("so the number is not the claim's: pgd-20")
     # a typed number does not rest on what they measure
     assert judge_claim(typed(0.9), built(*steps, weakened=["pgd-20.steps: 20 -> 1"]), CLEAR).outcome == "refuted"
+
+
+def test_a_checkpoint_that_misses_the_papers_number_is_audited_for_its_own(tmp_path):
+    from audit.summary import Audit
+
+    def claim_of(printed: float, basis: str) -> Claim:
+        stated = {**asdict(typed(printed, basis)), "architecture": "lenet"}
+        identity = {"claim": stated, "defense": "d", "dataset": "s", "architecture": {"name": "lenet"}}
+        return Audit(tmp_path, built(claimed(broken=mask((0, 400))), control(), **identity)).claim
+
+    assert claim_of(0.66, "paper").basis == "measured"  # its own attacks leave 50 %
+    assert claim_of(0.66, "paper").robust_acc == 0.5
+    assert claim_of(0.52, "paper").robust_acc == 0.52
+    assert claim_of(0.66, "typed").robust_acc == 0.66
