@@ -245,7 +245,3 @@ def main(arguments: list[str] | None = None) -> Any:
         else:
             print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
+from audit.claims import expected_clean, printed_claims, stated_claim
 from audit.device import exact, find_device
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
@@ -29,7 +30,7 @@ from audit.runlog import logging_to
 from audit.sources import Sources, check_shape, command_line
 from audit.suites import override, resolve_temperature, steps_for
 from audit.summary import Audit, load_run
-from audit.types import Claim, Step, ThreatModel, parse_eps
+from audit.types import Step, ThreatModel, parse_eps
 from audit.verify import verify_images
 from audit.versions import versions
 from audit.weakened import weakened
@@ -94,8 +95,8 @@ def prepare(
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
     own = override(fitted, (), options)
     steps, unsupported = _supported(override(fitted, settings, options), threat)
-    claims = _claims(known, dataset, checkpoint, threat) if data is None else []
-    stated = _stated(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
+    claims = printed_claims(known, dataset, checkpoint, threat) if data is None else []
+    stated = stated_claim(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
         "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits),
@@ -104,7 +105,7 @@ def prepare(
         "n": len(images.x), "norm": threat.norm, "eps": threat.eps, "seed": seed, "suite": suite,
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
         "weakened": weakened(own, steps, lambda step, params: registry.attacks.load(step.attack).cost(params)),
-        "expected_clean_acc": _expected(checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
+        "expected_clean_acc": expected_clean(checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
         "code": __version__, "versions": versions(),
     }  # fmt: skip
     record = sources.record(images)
@@ -225,31 +226,6 @@ def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[tuple[Step, 
     if threat.norm != "Linf":  # a control's eps of 1 spans the box in Linf only
         kept = tuple(replace(s, eps=1e4) if s.scope == "control" else s for s in kept)
     return kept, left_out
-
-
-def _claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
-    """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
-    network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
-    return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
-
-
-def _stated(
-    claims: list[Claim], typed: float | None, attack: str, clean: float | None, known: Defense, dataset: str,
-    checkpoint: Checkpoint, threat: ThreatModel,
-) -> Claim | None:  # fmt: skip
-    """A typed claim wins; then the paper's lowest for this model; None leaves the claim to be measured."""
-    if clean is not None and not 0 <= clean <= 1:
-        raise BadInput(f"--claim-clean is {clean}, expected a fraction in [0,1]; type 0.91 for 91 %")
-    if typed is not None:
-        network = str(checkpoint.architecture.get("name", "unknown"))
-        return Claim(known.name, dataset, network, threat, attack, typed, "typed", clean, basis="typed")
-    return min(claims, key=lambda c: c.robust_acc, default=None)
-
-
-def _expected(checkpoint: Checkpoint, typed: float | None) -> float | None:
-    """The clean accuracy to hold the model against: typed, else recorded after training."""
-    recorded: float | None = checkpoint.measured.get("clean_accuracy")
-    return recorded if typed is None else typed
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:
