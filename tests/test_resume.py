@@ -17,7 +17,7 @@ from audit.plan import read_plan
 pytestmark = pytest.mark.slow
 KILLS = 10
 COMMAND = [
-    sys.executable, "-m", "audit", "run", "--defense", "super_fitting", "--suite", "adaptive", "--n", "48",
+    sys.executable, "-m", "audit", "run", "--defense", "super_fitting", "--suite", "adaptive", "--n", "32",
     "--batch-size", "16", "--quiet", "--set", "square.n_queries=60", "--set", "fab-t.n_iter=5", "--set", "apgd-t.n_iter=10",
 ]  # fmt: skip
 
