@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from audit.datasets import Dataset
 from audit.errors import BadInput, BadModel, Unsupported
 from audit.gates import fingerprint_model
-from audit.geometry import contains, distance, project
+from audit.geometry import SLACK, contains, distance, project
 from audit.oracle import check_logits, check_mode
 from audit.protocols import Attack, Defense
 from audit.rng import Stream
@@ -32,6 +32,7 @@ from audit.types import NORMS, TRAITS, Norm, ThreatModel
 
 ABOVE, BELOW = 1.25, 0.8  # radii, as multiples of the largest and of the smallest distance
 OVERSTEP = 1.001  # how far, relative to eps, an attack's own arithmetic may carry it outside the ball
+STRETCH = 5.0  # farther from the boundary, so that L0 needs more than one pixel
 DUAL: dict[Norm, float] = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 
 
@@ -50,16 +51,28 @@ class Linear(nn.Module):
         """Distance (n,) from images x to the nearest decision boundary of their labels y (n,), the box aside.
 
         It is the smallest over j != y of (z_y - z_j) / ||w_y - w_j||, in the dual norm; negative where x is
-        misclassified. Raises Unsupported for L0.
+        misclassified. In L0, where any pixel is free within the box, it is the number of pixels, best ones first, that
+        close the gap; 0 where x is misclassified, infinite where the box forbids it.
         """
-        if norm not in DUAL:
-            raise Unsupported(f"the distance to a hyperplane is not defined in {norm}, expected {', '.join(DUAL)}")
         logits = self(x)
         gaps = logits.gather(1, y[:, None]) - logits
+        if norm == "L0":
+            return self._pixels(x, y, gaps)
         sizes = torch.linalg.vector_norm(self.weight[y][:, None] - self.weight, ord=DUAL[norm], dim=2)
         own = nn.functional.one_hot(y, logits.shape[1]).bool()
         nearest: Tensor = (gaps / sizes).masked_fill(own, float("inf")).amin(1)
         return nearest
+
+    def _pixels(self, x: Tensor, y: Tensor, gaps: Tensor) -> Tensor:
+        toward = self.weight - self.weight[y][:, None]  # (n, k, d): what a unit of each pixel closes of each gap
+        flat = x.flatten(1)[:, None]
+        gains = torch.where(toward > 0, toward * (1 - flat), -toward * flat)
+        closed = gains.sort(dim=2, descending=True).values.cumsum(2)
+        count = (closed < gaps[:, :, None]).sum(2) + 1.0
+        count = count.masked_fill(count > flat.shape[2], float("inf")).masked_fill(gaps <= 0, 0.0)
+        own = nn.functional.one_hot(y, gaps.shape[1]).bool()
+        fewest: Tensor = count.masked_fill(own, float("inf")).amin(1)
+        return fewest
 
 
 def linear_problem(
@@ -92,45 +105,61 @@ def linear_problem(
 
 
 def check_attack(
-    attack: Attack, *, above: float = ABOVE, share: float = 1.0, classes: int = 4, channels: int = 1, seed: int = 0,
-    **options: Any,
+    attack: Attack, *, above: float | None = None, share: float = 1.0, classes: int = 4, channels: int = 1,
+    seed: int = 0, **options: Any,
 ) -> None:  # fmt: skip
     """Assert that `attack` keeps the contract of `audit.protocols.Attack`, in every norm that it names.
 
     above, share: with a radius of `above` times the largest distance to the boundary it must break at least `share`
-    of the images. Only random search, which nears the boundary as its queries allow, has reason to ask for more
-    room or less success. options: passed to the attack, for example to shorten it.
+    of the images; an attack of kind "minimal" must come within `above` times the distance of each. By default 1.25,
+    or the attack's own `reach`. Only an attack that sees no gradient has reason to ask for more room or less success.
+    Below 0.8 times the distance nothing may succeed. options: passed to the attack, for example to shorten it.
     The attack must also stay in its ball and the box, repeat itself bit for bit under its seed, refuse other norms
     (Unsupported) and unknown options (BadInput), and leave its inputs, the model, the global random generators and
     the trace function as it found them.
     """
     model, x, y = linear_problem(seed, classes=classes, channels=channels)
+    above = getattr(attack, "reach", ABOVE) if above is None else above
 
-    def call(threat: ThreatModel, **more: Any) -> Tensor:
-        return attack(model, x, y, threat, seed=seed, **options, **more)
+    def call(images: Tensor, threat: ThreatModel, **more: Any) -> Tensor:
+        return attack(model, images, y, threat, seed=seed, **options, **more)
 
     for norm in NORMS:
+        images = 0.5 + STRETCH * (x - 0.5) if norm == "L0" else x
         if norm not in attack.norms:
-            _check_raises(partial(call, ThreatModel(norm, 1.0)), Unsupported, f"{attack.name} under {norm}")
-        if norm not in attack.norms or norm not in DUAL:
-            continue
-        reach = model.distance(x, y, norm)
-        wide, tight = ThreatModel(norm, above * float(reach.max())), ThreatModel(norm, BELOW * float(reach.min()))
-        name = f"attack {attack.name!r} under {norm}"
-        candidate = _check_repeats(partial(call, wide), model, x, y, name)
+            _check_raises(partial(call, images, ThreatModel(norm, 1.0)), Unsupported, f"{attack.name} under {norm}")
+        else:
+            _check_norm(attack, partial(call, images), model, images, y, norm, above, share)
+    unknown = partial(call, x, ThreatModel(attack.norms[0], 0.01), no_such_option=1)
+    _check_raises(unknown, BadInput, f"{attack.name} with an unknown option")
+
+
+def _check_norm(
+    attack: Attack, call: Callable[[ThreatModel], Tensor], model: Linear, x: Tensor, y: Tensor, norm: Norm,
+    above: float, share: float,
+) -> None:  # fmt: skip
+    """Success where it is possible, none where it is not, and nothing else moved."""
+    reach = model.distance(x, y, norm)
+    least = max(BELOW * float(reach.min()), 1.0 if norm == "L0" else 0.0)
+    wide, tight = ThreatModel(norm, above * float(reach.max())), ThreatModel(norm, least)
+    name = f"attack {attack.name!r} under {norm}"
+    candidate = _check_repeats(partial(call, wide), model, x, y, name)
+    if attack.kind == "budget":
         _check_inside(candidate, x, wide, name)
         broken = model(project(candidate, x, wide)).argmax(1) != y
-        assert float(broken.float().mean()) >= share, (
-            f"{name} broke {int(broken.sum())} of {len(x)} images at {above:g} times the distance to the boundary, "
-            f"expected a share of {share:g}"
-        )
-        candidate = call(tight)
-        if attack.kind == "budget":  # the nearest adversarial image may lie beyond eps, and a minimal attack return it
-            _check_inside(candidate, x, tight, name)
-        impossible = (model(candidate).argmax(1) != y) & contains(candidate, x, tight)
-        assert not impossible.any(), f"{name} succeeded inside {BELOW} times the distance to the boundary"
-    unknown = partial(call, ThreatModel(attack.norms[0], 0.01), no_such_option=1)
-    _check_raises(unknown, BadInput, f"{attack.name} with an unknown option")
+    else:
+        _check_box(candidate, wide, name)
+        near = distance(candidate, x, norm) <= above * reach * (1 + SLACK)
+        broken = near & (model(candidate).argmax(1) != y)
+    assert float(broken.float().mean()) >= share, (
+        f"{name} broke {int(broken.sum())} of {len(x)} images within {above:g} times the distance to the boundary, "
+        f"expected a share of {share:g}"
+    )
+    candidate = call(tight)
+    if attack.kind == "budget":  # the nearest adversarial image may lie beyond eps, and a minimal attack return it
+        _check_inside(candidate, x, tight, name)
+    impossible = (model(candidate).argmax(1) != y) & contains(candidate, x, tight) & (BELOW * reach >= least)
+    assert not impossible.any(), f"{name} succeeded inside {BELOW} times the distance to the boundary"
 
 
 def _check_raises(call: Callable[[], object], expected: type[Exception], what: str) -> None:
@@ -167,6 +196,10 @@ def _check_inside(candidate: Tensor, x: Tensor, threat: ThreatModel, name: str) 
     """The attack's own return, before any projection. NaN fails every comparison."""
     reach = float(distance(candidate, x, threat.norm).max()) / threat.eps
     assert reach <= OVERSTEP, f"{name} left the ball: it moved {reach:.4f} times eps"
+    _check_box(candidate, threat, name)
+
+
+def _check_box(candidate: Tensor, threat: ThreatModel, name: str) -> None:
     assert threat.bounds[0] <= float(candidate.min()), f"{name} left the box: pixels down to {float(candidate.min())}"
     assert float(candidate.max()) <= threat.bounds[1], f"{name} left the box: pixels up to {float(candidate.max())}"
 

@@ -15,14 +15,14 @@ from audit.errors import BadInput
 
 Norm = Literal["Linf", "L2", "L1", "L0"]
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1", "L0")
-ATTACKED: tuple[Norm, ...] = ("Linf", "L2", "L1")  # norms that some attack supports
 TRAITS = frozenset({"stochastic", "nondifferentiable", "test_time_optimisation", "rejects", "stateful"})
 
 
 def parse_eps(text: str | float, norm: Norm = "Linf") -> float:
     """Read a radius as typed: `8/255`, `1.2/255`, `0.031` or a number.
 
-    Raises BadInput when it is not a number, not positive, or larger than the box under Linf.
+    Raises BadInput when it is not a number, not positive, larger than the box under Linf, or less than one pixel value
+    under L0.
     """
     try:
         over, *under = map(Fraction, str(text).replace(" ", "").split("/"))
@@ -32,6 +32,10 @@ def parse_eps(text: str | float, norm: Norm = "Linf") -> float:
         raise BadInput(f"eps is {text!r}, expected a number or a fraction; type for example --eps 8/255") from None
     if not math.isfinite(eps) or eps <= 0:
         raise BadInput(f"eps is {text}, expected a positive radius; did you mean 8/255?")
+    if norm == "L0" and eps < 1:
+        raise BadInput(
+            f"eps is {text}, expected a number of pixel values of at least 1 for L0; type for example --eps 10"
+        )
     if norm == "Linf" and eps > 1:
         guess = f"{text}/255" if eps <= 255 else "8/255"
         raise BadInput(f"eps is {text}, expected a radius in (0,1] for images in [0,1]; did you mean {guess}?")
@@ -56,7 +60,7 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
-            raise BadInput(f"norm is {self.norm!r}, expected one of {', '.join(ATTACKED)}; type --norm Linf")
+            raise BadInput(f"norm is {self.norm!r}, expected one of {', '.join(NORMS)}; type --norm Linf")
         parse_eps(self.eps, self.norm)
 
     def __str__(self) -> str:

@@ -1,6 +1,7 @@
 """The contract checks themselves: is the linear problem what it says, and is a bad defense caught?"""
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,8 +10,7 @@ from torch import nn
 
 from audit import registry
 from audit.datasets import Dataset
-from audit.errors import Unsupported
-from audit.testing import DUAL, Linear, check_attack, check_defense, linear_problem
+from audit.testing import DUAL, STRETCH, Linear, check_attack, check_defense, linear_problem
 from tests import planted
 from tests.planted import Noisy, TinyCNN
 
@@ -44,10 +44,19 @@ def test_a_misclassified_image_has_a_negative_distance():
     assert (model.distance(x, (y + 1) % 4, "L2") < 0).all()
 
 
-def test_no_hyperplane_has_an_L0_distance():
-    model, x, y = linear_problem(0)
-    with pytest.raises(Unsupported, match="L0"):
-        model.distance(x, y, "L0")
+def test_the_L0_distance_is_what_every_set_of_pixels_says():
+    """Four pixels, all sixteen sets of them, each pushed to the side of the box that helps."""
+    weight = torch.tensor([[3.0, -1.0, 0.5, 0.0], [0.0, 2.0, 0.0, 1.0]])
+    x, y = torch.tensor([[0.9, 0.2, 0.7, 0.1], [0.4, 0.9, 0.5, 0.5], [0.95, 0.0, 1.0, 0.0]]), torch.tensor([0, 1, 0])
+    model = Linear(weight, torch.tensor([0.0, -0.9])).eval()
+    for row in range(len(x)):
+        push = ((weight[1 - y[row]] - weight[y[row]]) > 0).float()
+        fewest = min(
+            (len(chosen) for size in range(5) for chosen in combinations(range(4), size)
+             if int(model(x[row].scatter(0, torch.tensor(chosen, dtype=torch.int64), push)[None]).argmax()) != y[row]),
+            default=float("inf"),
+        )  # fmt: skip
+        assert float(model.distance(x, y, "L0")[row]) == fewest
 
 
 @pytest.mark.parametrize(("classes", "channels", "size"), [(2, 1, 8), (3, 3, 8), (4, 1, 8), (10, 1, 8), (10, 3, 16)])
@@ -61,6 +70,10 @@ def test_the_problem_is_what_it_says(classes, channels, size):
     near = model.distance(x, y, "L1")
     assert near.min() > 0.09
     assert near.max() < 0.21
+    stretched = 0.5 + STRETCH * (x - 0.5)
+    assert stretched.min() >= 0
+    assert stretched.max() <= 1
+    assert model.distance(stretched, y, "L0").median() >= 2  # 0.8 times it still allows a pixel
 
 
 def test_the_problem_depends_on_the_seed_alone():

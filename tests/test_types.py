@@ -102,7 +102,7 @@ def test_threat_model_defaults_and_text():
 
 
 def test_threat_model_refuses_an_unknown_norm():
-    with pytest.raises(BadInput, match=r"norm is 'linf', expected one of Linf, L2, L1; type --norm Linf"):
+    with pytest.raises(BadInput, match=r"norm is 'linf', expected one of Linf, L2, L1, L0; type --norm Linf"):
         ThreatModel("linf", 0.1)
 
 

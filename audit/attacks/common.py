@@ -25,7 +25,11 @@ class BrokenAttack(RuntimeError):
 
 @dataclass(frozen=True)
 class WrappedAttack:
-    """A library's attack behind the `Attack` protocol. Made by the `attack` decorator."""
+    """A library's attack behind the `Attack` protocol. Made by the `attack` decorator.
+
+    reach: how far, as a multiple of the distance to the boundary, the contract lets it come (`audit.testing`). An
+    attack that asks for more than 1.25 says why in its docstring.
+    """
 
     name: str
     library: str
@@ -35,6 +39,7 @@ class WrappedAttack:
     reference: str
     function: Function
     passes: Cost
+    reach: float = 1.25
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -87,10 +92,15 @@ def attack(
     reference: str,
     cost: Cost,
     kind: Literal["budget", "minimal"] = "budget",
+    reach: float = 1.25,
 ) -> Callable[[Function], WrappedAttack]:
-    """Turn `f(model, x, y, threat, *, seed, <options>)` into a registered attack."""
+    """Turn `f(model, x, y, threat, *, seed, <options>)` into a registered attack.
+
+    A "minimal" function returns for each image the nearest adversarial one it found, wherever that lies: eps does not
+    hold it back. Where it found none, the row is the clean image.
+    """
 
     def wrap(function: Function) -> WrappedAttack:
-        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost)
+        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach)
 
     return wrap

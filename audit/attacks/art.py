@@ -1,0 +1,1 @@
+"""Attacks of the Adversarial Robustness Toolbox 1.20.1."""

@@ -1,0 +1,1 @@
+"""Attacks of foolbox 3.3.4."""
