@@ -79,12 +79,20 @@ class Case:
 
 
 def judge_attack(
-    court: Court, probe: Probe, candidate: Tensor | None, usable: Tensor, x: Tensor, y: Tensor, threat: ThreatModel
+    court: Court,
+    probe: Probe,
+    candidate: Tensor | None,
+    usable: Tensor,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    minimal: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """The columns of a unit: what the deployed defense says of everything that an attack left behind.
 
     candidate: the images returned, or None when the attack ended early or failed; usable: bool (n,), false where the
-    returned image is no number.
+    returned image is no number; minimal: the attack looked for the nearest adversarial image, so its distance counts.
     """
     case = Case(x, y, court)
     columns: dict[str, Tensor] = {}
@@ -92,6 +100,8 @@ def judge_attack(
     if candidate is not None:
         returned = project(torch.where(usable.view(-1, *[1] * (x.ndim - 1)), candidate, x), x, threat)
         columns[RETURNED] = case.hear(returned, usable)
+        if minimal:
+            columns["nearest"] = _nearest(court.select, candidate, usable, x, y, threat)
         if court.bare is not None:
             columns["base"] = court.bare.judge(returned, y, strict=False).p_correct
     if court.bare is not None:
@@ -102,6 +112,7 @@ def judge_attack(
         met = (probe.best_margin < 0) & ~(case.p <= DONE)
         case.hear(project(probe.best_query, x, threat), met)
     broken = case.p < 0.5  # false for NaN
+    nearest = columns.pop("nearest", torch.full_like(case.p, float("nan")))
     fixed = court.final(case.worst, y, case.p)
     return {
         "broken": broken.cpu().numpy(),
@@ -112,8 +123,21 @@ def judge_attack(
         **{f"p_{name}": column.cpu().numpy() for name, column in columns.items()},
         "prediction": case.prediction.cpu().numpy(),
         "distance": distance(case.worst, x, threat.norm).cpu().numpy() if len(x) else np.zeros(0, np.float32),
+        "nearest": nearest.cpu().numpy(),
         "worst": case.worst.cpu().numpy(),
     }
+
+
+def _nearest(oracle: Oracle, images: Tensor, usable: Tensor, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
+    """How far each returned image lies, wherever that is: float32 (n,). Infinite where it is not adversarial, NaN where
+    it is no number.
+    """
+    if not len(x):
+        return torch.zeros(0, device=x.device)
+    free = torch.where(usable.view(-1, *[1] * (x.ndim - 1)), images, x).clamp(*threat.bounds)
+    judged = oracle.judge(free, y, strict=False)
+    far = distance(free, x, threat.norm).masked_fill(~(judged.valid & (judged.p_correct < 0.5)), float("inf"))
+    return far.masked_fill(~usable, float("nan"))
 
 
 def keep_worst(columns: Mapping[str, NDArray[Any]], best: NDArray[np.float32]) -> dict[str, NDArray[Any]]:

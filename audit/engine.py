@@ -160,7 +160,7 @@ class LocalEngine:
         usable = torch.ones(len(rows), dtype=torch.bool, device=x.device)
         if returned.images is not None:
             usable = torch.isfinite(returned.images).flatten(1).all(1)
-        columns = judge_attack(court, probe, returned.images, usable, x, y, threat)
+        columns = judge_attack(court, probe, returned.images, usable, x, y, threat, minimal=returned.minimal)
         failed = ~usable.cpu().numpy() | columns.pop("unjudged") | (returned.error is not None)
         columns["returned_broken"] = (
             columns["returned_broken"] & ~failed
@@ -181,9 +181,10 @@ class LocalEngine:
 
 @dataclass(frozen=True)
 class _Returned:
-    """What an attack gave back; no images where it ended early or failed."""
+    """What an attack gave back; no images where it ended early or failed. minimal: it looked for the nearest ones."""
 
     images: Tensor | None = None
+    minimal: bool = False
     error: str | None = None
 
 
@@ -195,8 +196,11 @@ def _why(nan_images: int, failed: int) -> str | None:
 
 def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> _Returned:
     try:
-        found = registry.attacks.load(step.attack)(probe, x, y, threat, seed=seed, **step.params)
-        return _Returned(checked(step.attack, found, x))  # third parties need not use our wrapper
+        attack = registry.attacks.load(step.attack)
+        found = attack(probe, x, y, threat, seed=seed, **step.params)
+        return _Returned(
+            checked(step.attack, found, x), attack.kind == "minimal"
+        )  # third parties need not use our wrapper
     except AllBroken:
         return _Returned()
     except Exception as error:

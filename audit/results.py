@@ -29,7 +29,9 @@ class StepResult:
     failed on them, so nobody knows what it would have returned). `p_after` is P(correct) of the worst image of each up to and
     with this step, scored on draws that chose nothing; `p_own` that of this step's image alone. `views`: P(correct) of what the attack left behind, by
     kind: "returned"; and where it saw the bare network only, "first", "lowest" and "base" (the bare network's own
-    answer); an image that was not attacked has its clean value.
+    answer); an image that was not attacked has its clean value. `nearest`: the distance of the nearest adversarial
+    image that a least-norm attack returned, 0 for a misclassified image, infinite where it found none, NaN where it
+    was not asked; all NaN for other attacks.
     """
 
     step: Step
@@ -41,6 +43,7 @@ class StepResult:
     p_after: Floats
     p_own: Floats
     views: Mapping[str, Floats]
+    nearest: Floats
     forwards: int
     backwards: int
     seconds: float
@@ -199,9 +202,10 @@ def _step_result(
     names = ("broken", "returned_broken", "error", "crashed")
     masks = {name: np.zeros(len(p_after), bool) for name in ("attacked", *names)}
     views: dict[str, Floats] = {}
-    own = p_clean.copy()
+    own, nearest = p_clean.copy(), np.where(p_clean < 0.5, np.float32(0), np.float32("nan"))
     for arrays, _ in units:
         ids = arrays["ids"]
+        nearest[ids] = arrays.get("nearest", np.float32("nan"))  # run directories of release 0.1.0 lack it
         masks["attacked"][ids] = True
         for name in names:
             masks[name][ids] = arrays[name]
@@ -212,7 +216,7 @@ def _step_result(
                 view[ids] = np.where(np.isnan(arrays[f"p_{name}"]), view[ids], arrays[f"p_{name}"])
     return StepResult(
         step, masks["attacked"], masks["broken"], masks["returned_broken"], masks["error"],
-        masks["crashed"], p_after, own, views,
+        masks["crashed"], p_after, own, views, nearest,
         sum(int(a["forwards"].sum()) for a, _ in units), sum(int(a["backwards"].sum()) for a, _ in units),
         sum(float(meta["seconds"]) for _, meta in units),
         tuple(str(meta["error"]) for _, meta in units if meta["error"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from audit.curves import Curve, curves
 from audit.diagnoses import diagnose
 from audit.results import Results, StepResult, read_results
 from audit.routes import Routes, end_to_end_ran, overall, routes
@@ -141,6 +143,7 @@ class Audit:
             "overall": {route: _estimate(figure) for route, figure in overall(self.results).items()},
             "routes": [_route(family) for family in routes(self.results)],
             "attacks": [self._attack(result) for result in self.results.steps],
+            "curves": [_curve(curve) for curve in curves(self.results)],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "verdict": asdict(self.verdict),
             "totals": {
@@ -187,6 +190,12 @@ class Audit:
 def _route(family: Routes) -> dict[str, Any]:
     figures = {name: _estimate(getattr(family, name)) for name in ("bare", "transfer", "first", "lowest", "end_to_end")}
     return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    median = curve.median if math.isfinite(curve.median) else None
+    points = [{"eps": eps, **_estimate(figure)} for eps, figure in curve.points]
+    return {"step": curve.step, "median": median, "missed": curve.missed, "points": points}
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,12 @@ from markupsafe import Markup
 from audit.summary import Audit
 from reports import figures
 from reports.wording import (
+    CURVES_NOTE,
     ROUTES,
     attack_figure,
     claim_line,
+    curve_rows,
+    curve_titles,
     describe_params,
     draws_note,
     fair,
@@ -57,6 +60,9 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         route_titles=[title for _, title in ROUTES],
         routes_note=routes_note(data),
         draws_note=draws_note(data),
+        curves=curve_rows(data),
+        curve_titles=curve_titles(data),
+        curves_note=CURVES_NOTE,
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
         # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
         figures={name: Markup(svg) for name, svg in drawings.items()},

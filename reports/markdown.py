@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports.wording import (
+    CURVES_NOTE,
     ROUTES,
     attack_figure,
     claim_line,
+    curve_rows,
+    curve_titles,
     describe_params,
     draws_note,
     fair,
@@ -37,6 +40,7 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         "| attack | parameters | attacked | broken | accuracy | counted | forward | backward | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_attack(a) for a in data["attacks"]), "",
+        *_curves(data),
         "| diagnosis | status | finding |", "|---|---|---|",
         *(f"| {d['name']} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
     ]  # fmt: skip
@@ -64,6 +68,14 @@ def _routes(data: Mapping[str, Any]) -> list[str]:
         *(f"| {family['attack']} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
         routes_note(data), "",
     ]  # fmt: skip
+
+
+def _curves(data: Mapping[str, Any]) -> list[str]:
+    if not data["curves"]:
+        return []
+    titles = curve_titles(data)
+    rows = (f"| {' | '.join(_cell(cell) for cell in row)} |" for row in curve_rows(data))
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows, "", CURVES_NOTE, ""]
 
 
 def _estimate(name: str, data: Mapping[str, Any]) -> str:

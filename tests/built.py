@@ -35,15 +35,16 @@ def traced(*zeros) -> tuple[np.ndarray, ...]:
 
 
 def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None, returned=None, errors=NONE, done=True,
-        messages=(), n=N, attack="pgd", adapters=(), params=None, zero=0.0) -> StepResult:  # fmt: skip
+        messages=(), n=N, attack="pgd", adapters=(), params=None, zero=0.0, nearest=None) -> StepResult:  # fmt: skip
     """zero: the share of zero gradients all along the trace; None leaves no trace."""
     step = Step(name, attack, suite, scope, tuple(AdapterSpec(a) for a in adapters), params or {})
     attacked = mask((0, 900), n=n) if attacked is None else attacked
     returned = broken if returned is None else returned
     own = (mask((0, 900), n=n) & ~broken).astype(np.float32)
     views = {"returned": (mask((0, 900), n=n) & ~returned).astype(np.float32)}
+    far = np.full(n, np.nan, np.float32) if nearest is None else nearest
     return StepResult(
-        step, attacked, broken, returned, errors, errors, own, own, views, 1, 1, 0.0, messages, traced(zero), done
+        step, attacked, broken, returned, errors, errors, own, own, views, far, 1, 1, 0.0, messages, traced(zero), done
     )
 
 
