@@ -72,7 +72,7 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
     first = (STRAIGHT_THROUGH,) if nature.blind and not scores else ()
     last = (AVERAGED_SCORES if scores else AVERAGED,) if nature.stochastic else ()
     shorter = scores and (nature.stochastic or nature.blind)
-    params = {**step.params, "n_queries": FEWER_QUERIES} if shorter else step.params
+    params = {**step.params, "n_queries": FEWER_QUERIES, "rescale": 1} if shorter else step.params
     return replace(step, adapters=(*first, *step.adapters, *last), params=params)
 
 
