@@ -81,7 +81,8 @@ def a3(
     loss "margin": the original's, where all restarts but the first climb towards one of nine runner-up classes in turn
     (weight 0.8, true class drawn from [-0.5, 0.1]). loss "ce": as the super-fitting paper ran it, each direction
     uniform. Not carried over: the statistics that may turn those weights' signs, and the discarding of images that
-    look hard, which saves time and breaks nothing more.
+    look hard, which saves time and breaks nothing more. Images met on the way to a start count, as in the original; the
+    combination of logits that is climbed there cannot saturate, so the start may break what the CE steps after it do not.
     """
     chosen, best = choice("a3", "loss", loss, LOSSES), Best(x, y)
     with torch.no_grad():
