@@ -76,6 +76,7 @@ class Registry(Generic[T]):
 
 _TORCHATTACKS = "audit.attacks.torchattacks"
 _AUTOATTACK = "audit.attacks.autoattack"
+_OWN = "audit.attacks.own"
 
 defenses: Registry[Any] = Registry(
     "defense",
@@ -103,6 +104,14 @@ attacks: Registry[Any] = Registry(
         "apgd-t": f"{_AUTOATTACK}:apgd_t",
         "fab-t": f"{_AUTOATTACK}:fab_t",
         "square": f"{_AUTOATTACK}:square",
+        "a3": f"{_OWN}.a3:a3",
+        "an-pgd": f"{_OWN}.an_pgd:an_pgd",
+        "fwa": f"{_OWN}.fwa:fwa",
+        "nes": f"{_OWN}.nes:nes",
+        "random-search": f"{_OWN}.random_search:random_search",
+        "rays": f"{_OWN}.rays:rays",
+        "st-adv": f"{_OWN}.st_adv:st_adv",
+        "transfer": f"{_OWN}.transfer:transfer",
     },
 )
 adapters: Registry[Any] = Registry(

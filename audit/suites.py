@@ -161,8 +161,10 @@ def override(
     return tuple(changed.values())
 
 
-def _parse(setting: str, text: str, default: Any) -> int | float:
+def _parse(setting: str, text: str, default: Any) -> int | float | str:
     kind = type(default)
+    if kind is str:  # a choice or a path: the attack knows what it takes
+        return text
     try:
         value: int | float = kind(text)
     except ValueError:

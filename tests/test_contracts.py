@@ -8,6 +8,7 @@ from pathlib import Path
 from audit import registry
 
 ROOT = Path(__file__).parent.parent
+OURS = "ours"  # no library
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 
 
@@ -20,18 +21,26 @@ def forbidden(module: str) -> set[str]:
     }
 
 
+def place(name: str) -> str:
+    """The file of an attack, or the package that holds it."""
+    return ".".join(registry.attacks.target(name).partition(":")[0].split(".")[:3])
+
+
 def test_no_attack_file_may_import_the_library_of_another():
-    libraries = {
-        registry.attacks.target(name).partition(":")[0]: registry.attacks.load(name).library
-        for name in registry.attacks
-    }
-    wrappers = {f"audit.attacks.{p.stem}" for p in (ROOT / "audit" / "attacks").glob("*.py")} - {
-        "audit.attacks.__init__",
-        "audit.attacks.common",
-    }
+    libraries = {place(name): registry.attacks.load(name).library for name in registry.attacks}
+    found = (ROOT / "audit" / "attacks").iterdir()
+    wrappers = {f"audit.attacks.{p.stem}" for p in found if not p.stem.startswith("__")} - {"audit.attacks.common"}
     assert wrappers == set(libraries)
     for module, own in libraries.items():
-        assert set(libraries.values()) - {own} <= forbidden(module), module
+        assert set(libraries.values()) - {own, OURS} <= forbidden(module), module
+
+
+def test_each_of_our_own_attacks_has_a_file_and_says_that_it_is_ours():
+    targets = {registry.attacks.target(name).partition(":")[0] for name in registry.attacks}
+    files = {p.stem for p in (ROOT / "audit" / "attacks" / "own").glob("*.py")} - {"__init__", "common"}
+    assert {t.rpartition(".")[2] for t in targets if t.startswith("audit.attacks.own.")} == files
+    for name in registry.attacks:
+        assert (registry.attacks.load(name).library == OURS) == (place(name) == "audit.attacks.own"), name
 
 
 def test_attacks_and_adapters_may_not_import_what_runs_them():

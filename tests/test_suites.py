@@ -105,6 +105,12 @@ def test_override_by_nothing_fills_in_the_defaults_and_changes_nothing_else():
         assert replace(after, params=before.params) == before
 
 
+@pytest.mark.parametrize(("setting", "value"), [("a.loss=ce", "ce"), ("a.loss=", ""), ("a.loss=/x/y=z", "/x/y=z")])
+def test_an_option_that_is_text_takes_any_text(setting, value):
+    (changed,) = override([Step("a", "a3", "s")], [setting], {"a3": {"loss": "margin", "steps": 3}})
+    assert changed.params == {"loss": value, "steps": 3}
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

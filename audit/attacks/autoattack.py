@@ -16,7 +16,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from audit.attacks.common import attack
+from audit.attacks.common import attack, margin_loss
 from audit.errors import Unsupported
 from audit.types import Norm, ThreatModel
 
@@ -36,12 +36,6 @@ def _targeted_cost(per_iteration: int) -> Any:
         return rounds * (2 + per_iteration * int(params["n_iter"])), rounds * int(params["n_iter"])
 
     return cost
-
-
-def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """max over i != y of z_i, minus z_y: (n,). Scale-free in sign, never saturates (Carlini and Wagner 2017)."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
 
 
 class _APGDMargin(APGDAttack):  # type: ignore[misc]

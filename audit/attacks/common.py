@@ -1,4 +1,4 @@
-"""What every wrapped attack gets: checks before and after, and a random stream of its own."""
+"""What every wrapped attack gets: checks before and after, a random stream of its own, and the loss that many share."""
 
 from __future__ import annotations
 
@@ -104,3 +104,9 @@ def attack(
         return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach)
 
     return wrap
+
+
+def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
+    """max over i != y of z_i, minus z_y: (n,). Scale-free in sign, never saturates (Carlini and Wagner 2017)."""
+    own = logits.gather(1, y[:, None])[:, 0]
+    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own

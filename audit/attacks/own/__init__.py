@@ -1,1 +1,1 @@
-"""Attacks that no kept library has, written here: small, and each named after its paper. No attack library is imported."""
+"""Attacks of our own, one a file: what no kept library has. They know models only, and no attack library."""
