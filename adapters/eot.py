@@ -48,7 +48,15 @@ def _margin(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
 
 
-LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "margin": _margin}
+def _dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """The margin over the gap from the largest to the third logit (Croce and Hein 2020); with two, the margin."""
+    if logits.shape[1] < 3:
+        return _margin(logits, y)
+    top = logits.topk(3).values
+    return _margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+
+
+LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "margin": _margin, "dlr": _dlr}
 
 
 class _MeanOfLosses(torch.autograd.Function):
@@ -100,7 +108,7 @@ def _nonzero(size: Tensor) -> Tensor:
 class Eot(nn.Module):
     """The mean of `k` draws of `model`: images (n, c, h, w) in [0,1] -> logits (n, classes).
 
-    estimator: "logits", "probs" or "losses" (see the module's docstring). loss: "ce" or "margin", for "losses" only.
+    estimator: "logits", "probs" or "losses" (see the module's docstring). loss: "ce", "margin" or "dlr", for "losses" only.
     seed: of the draws of modules that take generators. max_batch: rows of one pass through the model, beyond the
     batch's own size.
     With "losses" the module has `takes_labels = True` and needs the labels y (n,) whenever a gradient is wanted, so it

@@ -62,7 +62,7 @@ def _command() -> str:
 @app.command(epilog=EPILOG)
 def run(
     defense: o.Defense,
-    suite: Annotated[str, typer.Option(help="quick, claimed, adaptive or standard.")] = "adaptive",
+    suite: Annotated[str, typer.Option(help="quick, claimed, adaptive, standard, plus or rand.")] = "adaptive",
     dataset: o.Dataset = "fashion_mnist",
     data: o.Data = None,
     data_dir: o.DataDir = None,

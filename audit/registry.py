@@ -77,6 +77,7 @@ class Registry(Generic[T]):
 _TORCHATTACKS = "audit.attacks.torchattacks"
 _AUTOATTACK = "audit.attacks.autoattack"
 _OWN = "audit.attacks.own"
+_FOOLBOX = "audit.attacks.foolbox"
 
 defenses: Registry[Any] = Registry(
     "defense",
@@ -98,10 +99,17 @@ attacks: Registry[Any] = Registry(
         "fgsm": f"{_TORCHATTACKS}:fgsm",
         "bim": f"{_TORCHATTACKS}:bim",
         "pgd": f"{_TORCHATTACKS}:pgd",
+        "pgd-l2": f"{_TORCHATTACKS}:pgd_l2",
+        "r-fgsm": f"{_TORCHATTACKS}:r_fgsm",
+        "mi-fgsm": f"{_TORCHATTACKS}:mi_fgsm",
+        "ti-dim": f"{_TORCHATTACKS}:ti_dim",
+        "eot-pgd": f"{_TORCHATTACKS}:eot_pgd",
+        "spsa": f"{_TORCHATTACKS}:spsa",
         "apgd-ce": f"{_AUTOATTACK}:apgd_ce",
         "apgd-dlr": f"{_AUTOATTACK}:apgd_dlr",
         "apgd-margin": f"{_AUTOATTACK}:apgd_margin",
         "apgd-t": f"{_AUTOATTACK}:apgd_t",
+        "fab": f"{_AUTOATTACK}:fab",
         "fab-t": f"{_AUTOATTACK}:fab_t",
         "square": f"{_AUTOATTACK}:square",
         "a3": f"{_OWN}.a3:a3",
@@ -112,6 +120,9 @@ attacks: Registry[Any] = Registry(
         "rays": f"{_OWN}.rays:rays",
         "st-adv": f"{_OWN}.st_adv:st_adv",
         "transfer": f"{_OWN}.transfer:transfer",
+        "ddn": f"{_FOOLBOX}:ddn",
+        "fmn": f"{_FOOLBOX}:fmn",
+        "deepfool": f"{_FOOLBOX}:deepfool",
     },
 )
 adapters: Registry[Any] = Registry(

@@ -98,6 +98,27 @@ STANDARD_STEPS = (
     Step("square", "square", "standard", why="AutoAttack 4 of 4"),
 )
 
+# AutoAttack's "plus". Its five restarts are those of the untargeted attacks.
+PLUS_STEPS = (
+    Step("apgd-ce", "apgd-ce", "plus", params={"n_restarts": 5}, why="AutoAttack plus 1 of 6, five restarts"),
+    Step("apgd-dlr", "apgd-dlr", "plus", params={"n_restarts": 5}, why="AutoAttack plus 2 of 6, five restarts"),
+    Step("fab", "fab", "plus", params={"n_restarts": 5}, why="AutoAttack plus 3 of 6, five restarts"),
+    Step("square", "square", "plus", why="AutoAttack plus 4 of 6"),
+    Step("apgd-t", "apgd-t", "plus", why="AutoAttack plus 5 of 6"),
+    Step("fab-t", "fab-t", "plus", why="AutoAttack plus 6 of 6"),
+)
+
+
+def _mean_of_losses(loss: str) -> AdapterSpec:
+    return AdapterSpec("eot", {"k": 20, "estimator": "losses", "loss": loss})
+
+
+# AutoAttack's "rand": as there, each step follows the mean of the loss's gradient over 20 draws.
+RAND_STEPS = (
+    Step("apgd-ce", "apgd-ce", "rand", adapters=(_mean_of_losses("ce"),), why="AutoAttack rand 1 of 2, 20 draws a step"),
+    Step("apgd-dlr", "apgd-dlr", "rand", adapters=(_mean_of_losses("dlr"),), why="AutoAttack rand 2 of 2, 20 draws a step"),
+)  # fmt: skip
+
 QUICK_STEPS = (
     *CLAIMED_STEPS[:3],
     replace(ADAPTIVE_STEPS[0], suite="quick", params={"n_iter": 20}),
@@ -113,6 +134,8 @@ SUITES: Mapping[str, Suite] = {
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
         Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
+        Suite("plus", "AutoAttack's six, with restarts: for a last word, at several times the cost", PLUS_STEPS),
+        Suite("rand", "AutoAttack's two for random defenses, each step over 20 draws", RAND_STEPS),
     )
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ from audit.gates import fingerprint_model
 from audit.geometry import SLACK, contains, distance, project
 from audit.oracle import check_logits, check_mode
 from audit.protocols import Attack, Defense
-from audit.rng import Stream
+from audit.rng import Stream, derive_seed
 from audit.types import NORMS, TRAITS, Norm, ThreatModel
 
 ABOVE, BELOW = 1.25, 0.8  # radii, as multiples of the largest and of the smallest distance
@@ -122,7 +122,7 @@ def check_attack(
     above = getattr(attack, "reach", ABOVE) if above is None else above
 
     def call(images: Tensor, threat: ThreatModel, **more: Any) -> Tensor:
-        return attack(model, images, y, threat, seed=seed, **options, **more)
+        return attack(model, images, y, threat, seed=derive_seed(seed, attack.name), **options, **more)
 
     for norm in NORMS:
         images = 0.5 + STRETCH * (x - 0.5) if norm == "L0" else x

@@ -22,7 +22,24 @@ SHORT = {
     "random-search": {"n_draws": 250},
     "rays": {"n_queries": 500, "above": 2.0},
     "st-adv": {"steps": 40},
+    "ti-dim": {
+        "len_kernel": 3,
+        "diversity_prob": 0.0,
+        "above": 1.5,
+    },  # pixels of the linear problem do not hang together
+    "apgd-dlr": {"n_iter": 20},
+    "eot-pgd": {"eot_iter": 2},
+    "fmn": {"steps": 50},
+    "spsa": {"steps": 10, "samples": 64, "above": 1.5},
 }
+WITH_DEFAULTS = {"square": {"above": 3.0, "share": 0.8}, "ti-dim": {"share": 0.5}}
+
+
+def few_classes(name):
+    """The option that counts classes, at what a network with four of them leaves of it."""
+    return {"apgd-t": {"n_target_classes": 3}, "fab-t": {"n_target_classes": 3}, "deepfool": {"candidates": 4}}.get(
+        name, {}
+    )
 
 
 def options(name):
@@ -41,14 +58,9 @@ def test_it_works_with_few_classes_and_with_colour(name, classes, channels):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in ALONE if name != "square"])
+@pytest.mark.parametrize("name", ALONE)
 def test_it_keeps_the_contract_with_its_defaults(name):
-    check_attack(registry.attacks.load(name))
-
-
-@pytest.mark.slow
-def test_square_nears_the_boundary_with_its_defaults():
-    check_attack(registry.attacks.load("square"), above=3.0, share=0.8)
+    check_attack(registry.attacks.load(name), **WITH_DEFAULTS.get(name, {}))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,12 +78,12 @@ def test_it_costs_at_most_what_it_says(name):
     attack, model = registry.attacks.load(name), TinyCNN()
     x, y = images(model, 1)
     counting, short = Counting(model), {k: v for k, v in options(name).items() if k in attack.defaults}
-    attack(counting, x, y, ThreatModel("Linf", 1e-6), seed=0, **short)  # nothing falls: the whole attack runs
-    forwards, _ = attack.cost(short)
-    if name in ("apgd-t", "fab-t"):
-        forwards, _ = attack.cost({**short, "n_target_classes": 3})
+    attack(counting, x, y, ThreatModel(attack.norms[0], 1e-6), seed=0, **short)  # nothing falls: the whole attack runs
+    forwards, _ = attack.cost({**short, **few_classes(name)})
     probing = 1 if name in ("apgd-dlr", "apgd-t", "fab-t") else 0  # one image, to learn the number of classes
-    assert abs(counting.rows - probing - forwards) <= 0.1 * forwards + 2
+    assert counting.rows - probing <= 1.1 * forwards + 2
+    if name != "deepfool":  # which ends where all images have crossed, however far
+        assert counting.rows - probing >= 0.9 * forwards - 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,7 +91,7 @@ def test_an_unknown_option_is_named_with_the_nearest(name):
     attack, model = registry.attacks.load(name), TinyCNN()
     x, y = images(model)
     with pytest.raises(BadInput, match="has no option 'n_itr'"):
-        attack(model, x, y, ThreatModel(), seed=0, n_itr=3)
+        attack(model, x, y, ThreatModel(attack.norms[0]), seed=0, n_itr=3)
 
 
 def test_an_unsupported_norm_is_named():

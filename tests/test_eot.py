@@ -245,7 +245,13 @@ def margin(z, y):
     return (z.scatter(1, y[:, None], float("-inf")).amax(1) - z.gather(1, y[:, None])[:, 0]).sum()
 
 
-LOSSES = {"ce": ce, "margin": margin}
+def dlr(z, y):
+    ordered = z.sort(1, descending=True).values
+    other = torch.where(z.argmax(1) == y, ordered[:, 1], ordered[:, 0])
+    return ((other - z.gather(1, y[:, None])[:, 0]) / (ordered[:, 0] - ordered[:, 2] + 1e-12)).sum()
+
+
+LOSSES = {"ce": ce, "margin": margin, "dlr": dlr}
 
 
 def direction(gradient):

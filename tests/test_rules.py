@@ -63,6 +63,15 @@ def test_randomness_without_a_bare_network_is_averaged_everywhere():
     assert not any(s.transfers for s in fitted)
 
 
+@pytest.mark.parametrize("nature", [PLAIN, PURIFIER, NOISE, Nature(stochastic=True)])
+def test_rand_averages_once_over_its_own_20_draws(nature):
+    fitted = [s for s in fit(SUITES["rand"].steps, nature) if s.suite == "rand"]
+    assert [s.name for s in fitted] == ["apgd-ce", "apgd-dlr"]
+    for step in fitted:
+        assert [a.params["k"] for a in step.adapters if a.name == "eot"] == [20]
+        assert step.adapters[-1].name == "eot"  # it needs the labels
+
+
 def test_claims_alone_stay_claims_alone():
     fitted = fit(SUITES["claimed"].steps, PURIFIER)
     assert len(fitted) == len(SUITES["claimed"].steps)

@@ -73,11 +73,29 @@ def test_standard_is_autoattacks_four_on_survivors():
     assert {s.scope for s in SUITES["standard"].steps} == {"survivors"}
 
 
+def test_plus_is_autoattacks_six_in_its_order_with_its_restarts():
+    steps = SUITES["plus"].steps
+    assert [s.attack for s in steps] == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    restarts = [{**registry.attacks.load(s.attack).defaults, **s.params}.get("n_restarts", 1) for s in steps]
+    assert restarts == [5, 5, 5, 1, 1, 1]
+    assert {s.scope for s in steps} == {"survivors"}
+
+
+def test_rand_averages_the_gradient_of_the_loss_that_each_attack_climbs():
+    steps = SUITES["rand"].steps
+    averages = {s.attack: dict(s.adapters[-1].params) for s in steps}
+    assert averages == {
+        f"apgd-{loss}": {"k": 20, "estimator": "losses", "loss": loss} for loss in ("ce", "dlr")
+    }  # fmt: skip
+
+
 def test_get_suite():
     assert get_suite("quick") is SUITES["quick"]
     with pytest.raises(UnknownName, match=r"unknown suite 'adaptve': did you mean 'adaptive'\?"):
         get_suite("adaptve")
-    with pytest.raises(UnknownName, match=r"unknown suite 'zzz': known are adaptive, claimed, quick, standard\."):
+    with pytest.raises(
+        UnknownName, match=r"unknown suite 'zzz': known are adaptive, claimed, plus, quick, rand, standard\."
+    ):
         get_suite("zzz")
 
 
@@ -156,4 +174,5 @@ def test_temperature_auto_becomes_the_gap_and_nothing_else_changes():
 def test_no_auto_is_left_after_resolving(suite):
     steps = resolve_temperature(suite.steps, 3.0)
     values = [v for s in steps for a in s.adapters for v in a.params.values()]
-    assert all(isinstance(v, float) and math.isfinite(v) for v in values)
+    assert "auto" not in values
+    assert all(math.isfinite(v) for v in values if not isinstance(v, str))

@@ -1,4 +1,6 @@
-"""FGSM, BIM and PGD from torchattacks 3.5.1: the attacks that most papers report, under cross-entropy.
+"""FGSM, BIM, PGD and kin from torchattacks 3.5.1: the attacks that most papers report, under cross-entropy; and SPSA.
+
+Papers write BIM(n1, n2) and Madry(n1, n2) for n2 steps of eps/n1: `bim` and `pgd` with rel_stepsize 1/n1 and steps n2.
 
 torchattacks averages the loss over the batch before it differentiates, so gradients below about 1e-38 times the
 batch size vanish. That is part of what a reported "PGD" number means, and is kept.
@@ -9,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 import torchattacks
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
+from audit.errors import Unsupported
 from audit.types import ThreatModel
 
 LIBRARY = "torchattacks"
@@ -46,7 +51,7 @@ def bim(
     steps: int = 20,
     rel_stepsize: float = 0.1,
 ) -> Tensor:
-    """Iterated FGSM from the clean image; each step is `rel_stepsize` times eps."""
+    """Iterated FGSM from the clean image; each step is `rel_stepsize` times eps. BIM(10, 40) is 40 steps of 0.1."""
     result: Tensor = torchattacks.BIM(model, eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps)(x, y)
     return result
 
@@ -65,6 +70,176 @@ def pgd(
     steps: int = 20,
     rel_stepsize: float = 0.1,
 ) -> Tensor:
-    """BIM from a uniformly random point of the ball, one restart."""
+    """BIM from a uniformly random point of the ball, one restart. Madry(10, 40) is 40 steps of 0.1."""
     result: Tensor = torchattacks.PGD(model, eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps)(x, y)
+    return result
+
+
+@attack(
+    "pgd-l2", library=LIBRARY, norms=("L2",), needs="gradient", cost=_per_step,
+    reference="Madry et al. 2018, arXiv 1706.06083",
+)  # fmt: skip
+def pgd_l2(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 20,
+    rel_stepsize: float = 0.1,
+) -> Tensor:
+    """PGD along normalised gradients, from a random direction at a uniformly random radius.
+
+    Gradients shorter than about 1e-10 count as shorter still: the library adds that to each length.
+    """
+    result: Tensor = torchattacks.PGDL2(model, eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps)(x, y)
+    return result
+
+
+@attack(
+    "r-fgsm", library=LIBRARY, norms=("Linf",), needs="gradient", cost=lambda _: (1, 1), reach=4.0,
+    reference="Tramer et al. 2018, arXiv 1705.07204",
+)  # fmt: skip
+def r_fgsm(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """R+FGSM: a random sign step of eps/2, then one step of eps/2 along the sign of the cross-entropy gradient.
+
+    The paper's second step is eps - alpha, the library's alpha: the same at the paper's alpha = eps/2 and at no other.
+    Half the budget is spent at random, now and then the wrong way: up to four times the distance to the boundary.
+    """
+    result: Tensor = torchattacks.RFGSM(model, eps=threat.eps, alpha=threat.eps / 2, steps=1)(x, y)
+    return result
+
+
+@attack(
+    "mi-fgsm", library=LIBRARY, norms=("Linf",), needs="gradient", cost=_per_step,
+    reference="Dong et al. 2018, arXiv 1710.06081",
+)  # fmt: skip
+def mi_fgsm(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 10,
+    rel_stepsize: float = 0.1,
+    decay: float = 1.0,
+) -> Tensor:
+    """BIM along a running sum of gradients, each divided by its mean absolute value.
+
+    Where the gradient vanishes once, that is 0/0: the sum is NaN, its sign 0, and the image stays there for good.
+    """
+    alpha = rel_stepsize * threat.eps
+    result: Tensor = torchattacks.MIFGSM(model, eps=threat.eps, alpha=alpha, steps=steps, decay=decay)(x, y)
+    return result
+
+
+class _FirstChannels(nn.Module):
+    """`model` on the first `count` channels of images (n, more, h, w)."""
+
+    def __init__(self, model: nn.Module, count: int) -> None:
+        super().__init__()
+        self.model, self.count = model, count
+        self.training = model.training  # torchattacks sets the mode of a module that trains, and of all within
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x[:, : self.count])
+        return logits
+
+
+def _depthwise(kernel: Tensor, channels: int) -> Tensor:
+    """Weights that smooth each of `channels` (a multiple of 3) by itself with `kernel` (k, k), in three groups."""
+    own = torch.arange(channels)
+    weight = torch.zeros(channels, channels // 3, *kernel.shape)
+    weight[own, own % (channels // 3)] = kernel
+    return weight
+
+
+@attack(
+    "ti-dim", library=LIBRARY, norms=("Linf",), needs="gradient", cost=_per_step, reach=8.0,
+    reference="Dong et al. 2019, arXiv 1904.02884",
+)  # fmt: skip
+def ti_dim(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 10,
+    rel_stepsize: float = 0.1,
+    decay: float = 1.0,
+    diversity_prob: float = 0.7,
+    len_kernel: int = 15,
+) -> Tensor:
+    """MI-FGSM on randomly shrunk and padded images, its gradient smoothed by a Gaussian of `len_kernel` pixels.
+
+    The library smooths in three groups of channels whatever the image has, so empty channels are added up to a
+    multiple of three. Its Gaussian spans three sigma to each side. Made to transfer: on the network under attack
+    smoothing and shrinking cost strength, most where pixels matter one by one: up to eight times the distance, and
+    there half of the images. An image stays where its gradient once vanishes, as in `mi-fgsm`.
+    Raises Unsupported for images that are not square.
+    """
+    channels, height, width = x.shape[1:]
+    if height != width:
+        raise Unsupported(f"attack 'ti-dim' needs square images, got {height} x {width}; use mi-fgsm")
+    padded = F.pad(x, (0, 0, 0, 0, 0, -channels % 3))
+    engine = torchattacks.TIFGSM(
+        _FirstChannels(model, channels), eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps, decay=decay,
+        diversity_prob=diversity_prob, len_kernel=len_kernel,
+    )  # fmt: skip
+    engine.stacked_kernel = _depthwise(engine.stacked_kernel[0, 0], padded.shape[1])
+    result: Tensor = engine(padded, y)[:, :channels]
+    return result
+
+
+@attack(
+    "eot-pgd", library=LIBRARY, norms=("Linf",), needs="gradient", reference="Zimmermann 2019, arXiv 1907.00895",
+    cost=lambda params: (int(params["steps"]) * int(params["eot_iter"]),) * 2,
+)  # fmt: skip
+def eot_pgd(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 20,
+    rel_stepsize: float = 0.1,
+    eot_iter: int = 10,
+) -> Tensor:
+    """PGD for random defenses: each step follows the mean over `eot_iter` draws of the loss's gradient.
+
+    Of the three estimators that go by EOT this is the mean of loss gradients ("losses" of the adapter `eot`), one pass
+    after another. Do not put it behind that adapter too.
+    """
+    alpha = rel_stepsize * threat.eps
+    result: Tensor = torchattacks.EOTPGD(model, eps=threat.eps, alpha=alpha, steps=steps, eot_iter=eot_iter)(x, y)
+    return result
+
+
+@attack(
+    "spsa", library=LIBRARY, norms=("Linf",), needs="scores", reference="Uesato et al. 2018, arXiv 1802.05666",
+    cost=lambda params: (2 * int(params["steps"]) * int(params["samples"]), 0),
+)  # fmt: skip
+def spsa(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    steps: int = 20,
+    samples: int = 128,
+    step_size: float = 0.01,
+    delta: float = 0.01,
+) -> Tensor:
+    """Adam on the margin, its gradient estimated from pairs of queries `delta` to either side in random sign patterns.
+
+    Step size and delta, in pixel units, are the paper's. It takes up to 8,192 samples in each of 100 steps; here are
+    5,120 queries in all, about as many as Square's.
+    """
+    engine = torchattacks.SPSA(model, eps=threat.eps, delta=delta, lr=step_size, nb_iter=steps, nb_sample=samples)
+    result: Tensor = engine(x, y).clamp(0, 1)
     return result
