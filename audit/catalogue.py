@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from audit import registry
+from audit.claims import own_claims
 from audit.display import table
 from audit.doctor import Finding
 from audit.errors import MissingDependency
@@ -25,7 +26,7 @@ def _defenses() -> Table:
     for name in registry.defenses:
         known = registry.defenses.load(name)
         shipped = ", ".join([*getattr(known, "zoo", ()), *getattr(known, "external", ())])
-        rows.append((name, known.summary, shipped, ", ".join(getattr(known, "recipes", ())), len(known.claims)))
+        rows.append((name, known.summary, shipped, ", ".join(getattr(known, "recipes", ())), len(own_claims(known))))
     return table("defenses", ("name", "what it is", "weights for", "recipes", "claims"), rows)
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from audit.errors import BadInput
+from audit.papers import claims_of
 from audit.protocols import Checkpoint, Defense
 from audit.types import Claim, ThreatModel
+
+
+def own_claims(known: Defense) -> tuple[Claim, ...]:
+    """The robust accuracies that a defense's own paper prints for it: those it brings, and those of `audit.papers`."""
+    printed = (line.judged() for line in claims_of(known.name, own=True))
+    return (*known.claims, *(claim for claim in printed if claim is not None))
 
 
 def printed_claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
     """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
     network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
-    return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
+    return [
+        c for c in own_claims(known) if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)
+    ]
 
 
 def stated_claim(

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
-from audit.claims import expected_clean, printed_claims, stated_claim
+from audit.claims import expected_clean, own_claims, printed_claims, stated_claim
 from audit.device import exact, find_device
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
@@ -112,7 +112,7 @@ def prepare(
     runtime = {
         "command": command or command_line(identity, record, settings, stated, claim_clean), "device": str(place),
         "weights": str(checkpoint.path), "data_source": images.source, "sources": record, "unsupported": unsupported,
-        "classes": list(images.classes), "paper_claims": [asdict(c) for c in known.claims],
+        "classes": list(images.classes), "paper_claims": [asdict(c) for c in own_claims(known)],
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip
     plan = Plan(_plain(identity), resolve_temperature(steps, seen["logit_gap"]), seen, _plain(runtime))
