@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from audit.summary import Audit
 from reports import figures
+from reports.papers import beside, elsewhere
 from reports.wording import (
     ROUTES,
     attack_figure,
@@ -58,6 +59,8 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         routes_note=routes_note(data),
         draws_note=draws_note(data),
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
+        beside=beside(data),
+        elsewhere=elsewhere(data),
         # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
         figures={name: Markup(svg) for name, svg in drawings.items()},
         gallery=_gallery(audit, classes),
