@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from audit import registry
+from audit import papers, registry
+from audit.claims import own_claims
 from audit.display import table
 from audit.doctor import Finding
-from audit.errors import MissingDependency
+from audit.errors import BadInput, MissingDependency, UnknownName
+from audit.registry import closest
 from audit.suites import SUITES
 
 
-def listing(kind: str) -> Table:
-    """The table of one kind: defenses, suites, attacks or datasets."""
-    return {"defenses": _defenses, "suites": _suites, "attacks": _attacks, "datasets": _datasets}[kind]()
+def listing(kind: str, defense: str | None = None) -> Table | Group:
+    """The table of one kind: defenses, suites, attacks, datasets, or claims.
+
+    defense: print the lines of the papers that speak of it, instead of their tables. Raises UnknownName when none does,
+    BadInput for a defense beside another kind than claims.
+    """
+    if defense is None:
+        listed = {
+            "defenses": _defenses,
+            "suites": _suites,
+            "attacks": _attacks,
+            "datasets": _datasets,
+            "claims": _tables,
+        }
+        return listed[kind]()
+    if kind != "claims":
+        raise BadInput(f"--defense {defense} beside {kind}, expected claims; type `python -m audit list claims`")
+    return _claims(defense)
 
 
 def _defenses() -> Table:
@@ -25,7 +43,7 @@ def _defenses() -> Table:
     for name in registry.defenses:
         known = registry.defenses.load(name)
         shipped = ", ".join([*getattr(known, "zoo", ()), *getattr(known, "external", ())])
-        rows.append((name, known.summary, shipped, ", ".join(getattr(known, "recipes", ())), len(known.claims)))
+        rows.append((name, known.summary, shipped, ", ".join(getattr(known, "recipes", ())), len(own_claims(known))))
     return table("defenses", ("name", "what it is", "weights for", "recipes", "claims"), rows)
 
 
@@ -65,6 +83,47 @@ def _datasets() -> Table:
         known = registry.datasets.load(name)
         rows.append((name, len(known.classes), "embedded (1,000)" if known.embedded else "--data-dir or --download"))
     return table("datasets", ("name", "classes", "images"), rows)
+
+
+def _tables() -> Table:
+    cells = Counter(claim.origin.key for claim in papers.all_claims())
+    rows = ((t.key, t.paper, t.table, cells[t.key], t.about) for t in papers.all_tables())
+    title = "claims: the papers' tables; --defense NAME prints the lines of one defense"
+    return table(title, ("id begins", "paper", "table", "cells", "what it shows"), rows)
+
+
+def _claims(defense: str) -> Group:
+    lines = papers.claims_of(defense)
+    if not lines:
+        raise UnknownName(f"no table speaks of defense {defense!r}: {closest(defense, list(papers.defenses()))}")
+    columns = ("id", "method", "on", "attack or quantity", "eps", "clean", "value")
+    found = table(f"claims about {defense}", columns, map(_line, lines))
+    found.columns[0].no_wrap = True
+    origins = dict.fromkeys(line.origin for line in lines)
+    tables = (Text(f"{t.key}: {t.paper}, {t.table}: {t.about}") for t in origins)
+    return Group(found, *tables, *map(Text, _notes(lines)))
+
+
+def _notes(lines: Iterable[papers.PaperClaim]) -> list[str]:
+    noted: dict[str, list[str]] = {}
+    for line in lines:
+        if line.note:
+            noted.setdefault(line.note, []).append(line.id)
+    return [f"{', '.join(ids)}: {note}" for note, ids in noted.items()]
+
+
+def _line(claim: papers.PaperClaim) -> tuple[str, ...]:
+    fraction = claim.quantity in papers.FRACTIONS and claim.value is not None
+    clean = "" if claim.clean is None or claim.quantity == "clean_accuracy" else f"{claim.clean:.2%}"
+    options = ", ".join(f"{k} {v}" for k, v in claim.params.items())
+    attack = f"{claim.attack} ({options})" if options else claim.attack
+    knowledge = {"": "", "white": "", "grey": "grey box"}.get(claim.knowledge, claim.knowledge)
+    quantity = "" if claim.quantity == "robust_accuracy" else claim.quantity.replace("_", " ")
+    return (
+        claim.id, claim.method, f"{claim.dataset} {claim.architecture}".strip(),
+        ", ".join(filter(None, (attack, knowledge, quantity))), f"{claim.norm} {claim.eps_text}".strip(), clean,
+        f"{claim.value:.2%}" if fraction else claim.printed,
+    )  # fmt: skip
 
 
 def health(findings: Iterable[Finding]) -> Group:

@@ -2,30 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from audit.claimed import UNNAMED
 from audit.errors import BadInput
+from audit.papers import PaperClaim, claims_of, find
 from audit.protocols import Checkpoint, Defense
-from audit.types import Claim, ThreatModel
+from audit.types import Claim, ThreatModel, parse_eps
+
+
+def own_claims(known: Defense) -> tuple[Claim, ...]:
+    """The robust accuracies that a defense's own paper prints for it: those it brings, and those of `audit.papers`."""
+    printed = (line.judged() for line in claims_of(known.name, own=True))
+    return (*known.claims, *(claim for claim in printed if claim is not None))
 
 
 def printed_claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
     """The paper's claims that speak of this very data set, network and threat. Never of images of one's own."""
     network = (checkpoint.architecture.get("name"), checkpoint.architecture.get("width"))
-    return [c for c in known.claims if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)]
+    return [
+        c for c in own_claims(known) if c.dataset == dataset and c.threat == threat and network == (c.architecture, 1.0)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user says of the claim: a number typed, its attack and its clean accuracy, or a line of a paper.
+
+    Raises BadInput for a clean accuracy that is no fraction.
+    """
+
+    robust: float | None = None
+    attack: str = UNNAMED
+    clean: float | None = None
+    line: PaperClaim | None = None
+
+    def __post_init__(self) -> None:
+        if self.clean is not None and not 0 <= self.clean <= 1:
+            raise BadInput(f"--claim-clean is {self.clean}, expected a fraction in [0,1]; type 0.91 for 91 %")
 
 
 def stated_claim(
-    claims: list[Claim], typed: float | None, attack: str, clean: float | None, known: Defense, dataset: str,
-    checkpoint: Checkpoint, threat: ThreatModel,
-) -> Claim | None:  # fmt: skip
-    """A typed claim wins; then the paper's lowest for this model; None leaves the claim to be measured.
+    asked: Asked, known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel, *, own_images: bool
+) -> Claim | None:
+    """The claim that was typed, else the line asked for, else the paper's lowest for this model, else None.
 
-    Raises BadInput for a clean accuracy (`clean`) that is no fraction.
+    None leaves the claim to be measured. own_images: no printed claim speaks of them. Raises BadInput for a line about
+    another network.
     """
-    if clean is not None and not 0 <= clean <= 1:
-        raise BadInput(f"--claim-clean is {clean}, expected a fraction in [0,1]; type 0.91 for 91 %")
-    if typed is not None:
-        network = str(checkpoint.architecture.get("name", "unknown"))
-        return Claim(known.name, dataset, network, threat, attack, typed, "typed", clean, basis="typed")
+    if asked.robust is not None:
+        name = str(checkpoint.architecture.get("name", "unknown"))
+        return Claim(known.name, dataset, name, threat, asked.attack, asked.robust, "typed", asked.clean, basis="typed")
+    if asked.line is not None:
+        network = f"{checkpoint.architecture.get('name')} of width {checkpoint.architecture.get('width')}"
+        _same(asked.line, "network", f"{asked.line.architecture or 'unknown'} of width 1.0", network)
+        return asked.line.judged()
+    claims = [] if own_images else printed_claims(known, dataset, checkpoint, threat)
     return min(claims, key=lambda c: c.robust_acc, default=None)
 
 
@@ -33,3 +65,51 @@ def expected_clean(checkpoint: Checkpoint, typed: float | None) -> float | None:
     """The clean accuracy to hold the model against: typed, else recorded after training."""
     recorded: float | None = checkpoint.measured.get("clean_accuracy")
     return recorded if typed is None else typed
+
+
+def chosen_line(name: str | None, defense: str, dataset: str, typed: float | None) -> PaperClaim | None:
+    """The line of a paper that `--claim` names, None without one.
+
+    Raises UnknownName for no such line; BadInput for one that is no robust accuracy in a ball, is for another defense or
+    data set than the run, or comes with a second claim (`typed`).
+    """
+    if name is None:
+        return None
+    line = find(name)
+    if typed is not None:
+        raise BadInput(f"--claim {name} and --claim-robust {typed} are two claims, expected one; leave one of them out")
+    if line.judged() is None or line.knowledge not in ("white", "grey", ""):
+        what = f"{line.quantity.replace('_', ' ')} {line.printed}, {line.knowledge or 'unknown'} attacker, eps {line.eps_text or 'not printed'}"
+        raise BadInput(
+            f"claim {name} is {what}; expected a robust accuracy in a ball of known radius, with images made for the very "
+            f"model; type `python -m audit list claims --defense {line.defense}` for others"
+        )
+    _same(line, "defense", line.defense, defense)
+    _same(line, "data set", line.dataset, dataset)
+    return line
+
+
+def radius(line: PaperClaim | None, eps: float | str | None, norm: str) -> float | str | None:
+    """The radius to audit: a typed one, else that of the line, else None.
+
+    Raises BadInput for a radius or norm that is none, and when the line is for another.
+    """
+    if eps is not None:
+        ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
+    if line is None or line.eps is None:
+        return eps
+    _same(line, "norm", line.norm, norm)
+    if eps is not None and abs(parse_eps(eps, line.norm) - line.eps) > 1e-6:  # type: ignore[arg-type]
+        _same(line, "eps", line.eps_text, str(eps))
+    return line.eps
+
+
+def _same(line: PaperClaim, what: str, theirs: str, ours: str) -> None:
+    if theirs != ours:
+        flag = {"data set": f"--dataset {theirs}", "network": "--weights of such a network"}.get(
+            what, f"--{what} {theirs}"
+        )
+        raise BadInput(
+            f"claim {line.id} is for {what} {theirs}, this run for {ours}; type {flag}, or hold this run to the number all "
+            f"the same with --claim-robust {line.value} --claim-attack {line.label}"
+        )

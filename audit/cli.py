@@ -88,6 +88,7 @@ def run(
     claim_robust: o.ClaimRobust = None,
     claim_attack: o.ClaimAttack = "unnamed",
     claim_clean: o.ClaimClean = None,
+    claim: o.ClaimLine = None,
     fail_on: o.Verdicts = None,
     retry_errors: o.RetryErrors = False,
     quiet: o.Quiet = False,
@@ -102,8 +103,8 @@ def run(
     prepared = runner.prepare(
         defense, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
         seed=seed, eps=eps, norm=norm, device=device, batch_size=batch_size, settings=set_ or (),
-        claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, network=network, width=width,
-        command=_command(),
+        claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
+        network=network, width=width, command=_command(),
     )  # fmt: skip
     if dry_run:
         _print_plan(prepared, Console(quiet=quiet), as_json=as_json)
@@ -167,11 +168,11 @@ def train(
 
 
 @app.command("list", epilog=EPILOG)
-def list_(kind: Annotated[o.Kind, typer.Argument(help="defenses, suites, attacks or datasets.")]) -> None:
-    """List what can be named on the command line."""
+def list_(kind: o.Listed, defense: o.Whose = None) -> None:
+    """List what can be named on the command line, and what the papers claim."""
     from audit import catalogue
 
-    Console().print(catalogue.listing(kind.value))
+    Console().print(catalogue.listing(kind.value, defense))
 
 
 @app.command(epilog=EPILOG)

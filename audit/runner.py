@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
-from audit.claims import expected_clean, printed_claims, stated_claim
+from audit.claimed import UNNAMED, choose
+from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
 from audit.device import exact, find_device
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
-from audit.errors import AuditError, BadInput, BadModel, Unsupported
+from audit.errors import AuditError, BadInput, BadModel
+from audit.filled import filled
 from audit.gallery import write_gallery
 from audit.gates import fingerprint_model, forward_mismatch, profile, staged
 from audit.ledger import Arrays, Ledger, write_json
@@ -28,9 +30,9 @@ from audit.rng import derive_seed
 from audit.rules import Nature, fit
 from audit.runlog import logging_to
 from audit.sources import Sources, check_shape, command_line
-from audit.suites import override, resolve_temperature, steps_for
+from audit.suites import resolve_temperature
 from audit.summary import Audit, load_run
-from audit.types import Step, ThreatModel, parse_eps
+from audit.types import ThreatModel, parse_eps
 from audit.verify import verify_images
 from audit.versions import versions
 from audit.weakened import weakened
@@ -59,22 +61,21 @@ def prepare(
     defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: str | Path | None = None,
     data_dir: str | Path | None = None, download: bool = False, weights: str | Path | None = None, n: int | None = None,
     seed: int = 0, eps: float | str | None = None, norm: str = "Linf", device: str = "auto", batch_size: int = 250,
-    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = "unnamed",
-    claim_clean: float | None = None, network: str | None = None, width: float | None = None, command: str = "",
+    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = UNNAMED,
+    claim_clean: float | None = None, claim: str | None = None, network: str | None = None, width: float | None = None,
+    command: str = "",
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
     claim_clean: the clean accuracy that the claim states, in [0,1]; without it the checkpoint's own record counts.
+    claim: the id of a line of `audit.papers` to audit; it gives the radius, the attack and the number.
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    if eps is not None:
-        ThreatModel(norm, parse_eps(eps, norm))  # type: ignore[arg-type]
-    n = None if n is None else _whole("n", n)
-    seed, batch_size = _whole("seed", seed), _whole("batch-size", batch_size)
-    if batch_size < 1:
-        raise BadInput(f"--batch-size is {batch_size}, expected at least 1")
-    chosen = steps_for(suite, defense)
+    line = chosen_line(claim, defense, dataset if data is None else "of one's own", claim_robust)
+    asked, eps = Asked(claim_robust, claim_attack, claim_clean, line), radius(line, eps, norm)
+    n, seed, batch_size = _numbers(n, seed, batch_size)
+    chosen = choose(suite, defense, dataset, norm, attack=claim_attack, line=line)
     known: Defense = registry.defenses.load(defense)
     weights, data, data_dir = map(_path, (weights, data, data_dir))
     sources = Sources(weights, data, data_dir, download, network, width)
@@ -91,12 +92,8 @@ def prepare(
     with _accepts(images.source, x):
         seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
     nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
-    fitted = fit(chosen, nature)
-    options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
-    own = override(fitted, (), options)
-    steps, unsupported = _supported(override(fitted, settings, options), threat)
-    claims = printed_claims(known, dataset, checkpoint, threat) if data is None else []
-    stated = stated_claim(claims, claim_robust, claim_attack, claim_clean, known, dataset, checkpoint, threat)
+    own, steps, unsupported = filled(fit(chosen.steps, nature), settings, threat)
+    stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=data is not None)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
         "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits),
@@ -110,9 +107,10 @@ def prepare(
     }  # fmt: skip
     record = sources.record(images)
     runtime = {
-        "command": command or command_line(identity, record, settings, stated, claim_clean), "device": str(place),
-        "weights": str(checkpoint.path), "data_source": images.source, "sources": record, "unsupported": unsupported,
-        "classes": list(images.classes), "paper_claims": [asdict(c) for c in known.claims],
+        "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "device": str(place),
+        "weights": str(checkpoint.path), "data_source": images.source, "sources": record,
+        "unsupported": [*chosen.left_out, *unsupported],
+        "classes": list(images.classes), "paper_claims": [asdict(c) for c in own_claims(known)],
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip
     plan = Plan(_plain(identity), resolve_temperature(steps, seen["logit_gap"]), seen, _plain(runtime))
@@ -197,6 +195,12 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
+def _numbers(n: int | None, seed: int, batch_size: int) -> tuple[int | None, int, int]:
+    if (size := _whole("batch-size", batch_size)) < 1:
+        raise BadInput(f"--batch-size is {size}, expected at least 1")
+    return None if n is None else _whole("n", n), _whole("seed", seed), size
+
+
 def _whole(name: str, value: Any) -> int:
     """A number typed in Python, where nothing has checked that it is one. Raises BadInput."""
     try:
@@ -208,24 +212,6 @@ def _whole(name: str, value: Any) -> int:
 def _line(error: Exception) -> str:
     said = " ".join(str(error).split())[:160]
     return said if isinstance(error, RuntimeError) and said else f"{type(error).__name__}: {said}".removesuffix(": ")
-
-
-def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[tuple[Step, ...], list[str]]:
-    """The steps whose attack supports the norm, and a sentence for each that is left out.
-
-    Raises Unsupported when none is left.
-    """
-    norms = {step.name: registry.attacks.load(step.attack).norms for step in steps}
-    kept = tuple(s for s in steps if threat.norm in norms[s.name])
-    left_out = [
-        f"step {s.name} is left out: attack {s.attack} supports {', '.join(norms[s.name])}, not {threat.norm}"
-        for s in steps if s not in kept
-    ]  # fmt: skip
-    if not any(s.scope != "control" for s in kept):
-        raise Unsupported(f"no attack of this suite supports {threat.norm}; choose another --norm or --suite")
-    if threat.norm != "Linf":  # a control's eps of 1 spans the box in Linf only
-        kept = tuple(replace(s, eps=1e4) if s.scope == "control" else s for s in kept)
-    return kept, left_out
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,9 +80,9 @@ def check_shape(checkpoint: Checkpoint, images: Dataset) -> None:
 
 def command_line(
     identity: Mapping[str, Any], record: Mapping[str, Any], settings: Sequence[str], claim: Claim | None,
-    claim_clean: float | None,
+    claim_clean: float | None, line: str | None = None,
 ) -> str:  # fmt: skip
-    """The command that repeats a run which was started from Python."""
+    """The command that repeats a run which was started from Python; line: the id of the paper's line under audit."""
     eps = show_eps(identity["eps"])
     flags: list[tuple[str, Any]] = [
         ("defense", identity["defense"]), ("suite", identity["suite"]), ("dataset", identity["dataset"]),
@@ -90,7 +90,7 @@ def command_line(
         ("network", record["network"]), ("width", record["width"]), ("n", identity["n"]),
         ("eps", eps if parse_eps(eps, identity["norm"]) == identity["eps"] else repr(identity["eps"])),
         ("norm", identity["norm"]), ("seed", identity["seed"]), ("batch-size", identity["batch_size"]),
-        *(("set", setting) for setting in settings), ("claim-clean", claim_clean),
+        *(("set", setting) for setting in settings), ("claim-clean", claim_clean), ("claim", line),
     ]  # fmt: skip
     if claim is not None and claim.basis == "typed":
         flags += [("claim-robust", claim.robust_acc), ("claim-attack", claim.attack)]

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from audit.summary import Audit
 from reports import figures
+from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
     ROUTES,
@@ -64,6 +65,8 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         curve_titles=curve_titles(data),
         curves_note=CURVES_NOTE,
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
+        beside=beside(data),
+        elsewhere=elsewhere(data),
         # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
         figures={name: Markup(svg) for name, svg in drawings.items()},
         gallery=_gallery(audit, classes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
     ROUTES,
@@ -14,9 +15,7 @@ from reports.wording import (
     curve_titles,
     describe_params,
     draws_note,
-    fair,
     headline,
-    percent,
     reproduce,
     route_cells,
     routes_note,
@@ -44,18 +43,19 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         "| diagnosis | status | finding |", "|---|---|---|",
         *(f"| {d['name']} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
     ]  # fmt: skip
-    if data["paper_claims"]:
-        lines += [
-            "",
-            "| the paper | attack | clean | robust | differs from this audit in |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {_cell(c['source'])}, {c['dataset']}, {c['architecture']} | {c['attack']} | {percent(c['clean_acc'])} | "
-            f"{percent(c['robust_acc'])} | {fair(c, data) or 'nothing'} |"
-            for c in data["paper_claims"]
-        ]
+    lines += _papers(data)
     return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
+
+
+def _papers(data: Mapping[str, Any]) -> list[str]:
+    """The printed claims that speak of these images, beside what was measured; then what the others are for."""
+    rows = [
+        f"| {_cell(row['source'])} | {row['attack']} | {row['robust']} | {row['measured']} | "
+        f"{'no: another ' + row['differs'] if row['differs'] else 'yes'} |"
+        for row in beside(data)
+    ]
+    head = ["", "| the paper | attack | claims | measured here | network as in the paper |", "|---|---|---|---|---|"]
+    return [*(head + rows if rows else []), *(text for line in elsewhere(data) for text in ("", _cell(line)))]
 
 
 def _routes(data: Mapping[str, Any]) -> list[str]:

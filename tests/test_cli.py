@@ -203,6 +203,9 @@ def test_doctor(capsys):
         (["--defense", "super_fitting", "--data", "/nowhere.npz"], "does not exist"),
         (["--defense", "super_fitting", "--dataset", "cifar10"], "not found"),
         (["--defense", "super_fitting", "--claim-robust", "86.5"], "type 0.865"),
+        (["--defense", "super_fitting", "--claim-attack", "pgb"], "names attack 'pgb'"),
+        (["--defense", "super_fitting", "--claim", "super-t3-r1-pgd100"], "type --dataset cifar10, or hold this run"),
+        (["--defense", "super_fitting", "--claim", "super-t9"], "unknown claim 'super-t9': did you mean"),
         (["--defense", "super_fitting", "--set", "square.queries=5"], "did you mean 'n_queries'"),
         (["--defense", "super_fitting", "--set", "sqare.n_queries=5"], "did you mean 'square'"),
         (["--defense", "super_fitting", "--set", "square.n_queries=five"], "expected int"),
@@ -395,3 +398,35 @@ def test_help_tells_the_exit_codes(command, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "130 interrupted" in printed
     assert "1 --fail-on matched, `verify` found a bad, missing or damaged unit, or `doctor` a library" in printed
+
+
+def test_a_printed_claim_is_audited_by_its_id(capsys):
+    line = ["run", "--defense", "sim_adv", "--claim", "sim-t3-r7-sim", "--n", "4", "--dry-run", "--json"]
+    assert call(*line) == 0
+    identity = json.loads(capsys.readouterr().out)["identity"]
+    assert identity["eps"] == 0.2
+    assert (identity["claim"]["robust_acc"], identity["claim"]["basis"]) == (0.6593, "paper")
+    assert [s["name"] for s in identity["steps"] if s["suite"] == "claimed"] == ["bim-40"]
+
+
+def test_a_typed_claims_attack_is_run(capsys):
+    line = ["run", "--defense", "super_fitting", "--suite", "claimed", "--n", "4", "--dry-run", "--json"]
+    assert call(*line, "--claim-robust", "0.865", "--claim-attack", "pgd-100") == 0
+    usual = json.loads(capsys.readouterr().out)["identity"]
+    assert call(*line, "--claim-robust", "0.865", "--claim-attack", "pgd-30") == 0
+    more = json.loads(capsys.readouterr().out)["identity"]
+    names = [[s["name"] for s in identity["steps"]] for identity in (usual, more)]
+    assert names[1] == [*names[0], "pgd-30"]
+    assert (more["claim"]["robust_acc"], more["claim"]["attack"]) == (0.865, "pgd-30")
+
+
+def test_claims_are_listed(capsys):
+    assert call("list", "claims") == 0
+    assert "super-t3" in capsys.readouterr().out
+    assert call("list", "claims", "--defense", "tpap") == 0
+    printed = capsys.readouterr().out
+    assert printed.count("tpap-t") >= 57
+    assert call("list", "claims", "--defense", "tpab") == 2
+    assert "did you mean 'tpap'" in capsys.readouterr().err
+    assert call("list", "suites", "--defense", "tpap") == 2
+    assert "type `python -m audit list claims`" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from audit.claims import own_claims
 from audit.errors import BadInput, BadWeights
 from audit.rng import Stream
 from audit.testing import linear_problem
@@ -366,4 +367,4 @@ def test_the_papers_radii():
         if name.startswith("paper")
     )
     assert CO_NOISE.traits == {"stochastic"}
-    assert min(claim.robust_acc for claim in CO_NOISE.claims) == 0.4353
+    assert min(claim.robust_acc for claim in own_claims(CO_NOISE)) == 0.4353

@@ -64,7 +64,7 @@ def test_a_printed_claim_is_not_taken_for_images_of_ones_own(tmp_path):
     np.savez(tmp_path / "own.npz", x=images.x, y=images.y)
     plan = prepare("super_fitting", suite="quick", data=tmp_path / "own.npz").plan
     assert plan.identity["claim"] is None
-    assert [c["source"] for c in plan.runtime["paper_claims"]] == ["Table 9"]
+    assert plan.runtime["paper_claims"][0]["source"] == "Table 9"
 
 
 def test_a_typed_clean_accuracy_comes_before_the_recorded_one(printed):

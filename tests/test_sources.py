@@ -79,7 +79,7 @@ def words(monkeypatch, text: str) -> dict:
 def test_a_run_from_python_records_the_command_that_repeats_it(monkeypatch, eps):
     given = {
         "suite": "quick", "n": 5, "eps": eps, "norm": "Linf", "seed": 3, "batch_size": 4, "dataset": "fashion_mnist",
-        "settings": ["pgd-20.steps=2"], "claim_robust": 0.5, "claim_attack": "PGD, 20 steps", "claim_clean": 0.75,
+        "settings": ["pgd-20.steps=2"], "claim_robust": 0.5, "claim_attack": "pgd-20", "claim_clean": 0.75,
     }  # fmt: skip
     plan = prepare("undefended", **given).plan
     found = words(monkeypatch, plan.runtime["command"])

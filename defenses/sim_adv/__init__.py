@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from audit.types import Claim, ThreatModel
 from defenses.adversaries import BIM, FGSM, RFGSM, Madry
 from defenses.base import NetworkDefense
 from defenses.recipes import Adversary, Recipe, clean_and_adversarial, cross_entropy, plain
@@ -71,30 +70,10 @@ def _file(recipe: str) -> str:
     return f"sim_adv-fashion_mnist-{recipe}.safetensors"
 
 
-def _rows(recipe: str, clean: float, fgsm: float, bim: float, madry: float) -> tuple[Claim, ...]:
-    """One column of Table 3, FMNIST. Attacks: FGSM, BIM and Madry with 40 steps of eps/10."""
-    values = {"fgsm": fgsm, "bim(10,40)": bim, "madry(10,40)": madry}
-    return tuple(
-        Claim("sim_adv", "fashion_mnist", "lenet", ThreatModel("Linf", EPS), attack, robust,
-              f"{PAPER}, Table 3, FMNIST, {recipe}, row {attack}", clean)
-        for attack, robust in values.items()
-    )  # fmt: skip
-
-
-TABLE_3 = {
-    "vanilla": _rows("Vanilla", 0.9164, 0.0607, 0.0596, 0.0455),
-    "free": _rows("Free-Adv (m = 10)", 0.8945, 0.8569, 0.0739, 0.0399),
-    "atda": _rows("ATDA", 0.8464, 0.8359, 0.2581, 0.2379),
-    "sim": _rows("SIM(10,20)-Adv", 0.8896, 0.7978, 0.6593, 0.6688),
-    "bim": _rows("BIM(10,30)-Adv", 0.8619, 0.7834, 0.6971, 0.7058),
-    "madry": _rows("Madry(10,30)-Adv", 0.8714, 0.7582, 0.6459, 0.6972),
-}
-
 SIM_ADV = NetworkDefense(
     "sim_adv",
     "single-step adversarial training whose perturbations are carried from epoch to epoch",
     RECIPES,
     zoo={"fashion_mnist": _file("sim-adv-only")},  # holds better than "sim": docs/papers/sim_adv.md
     further=tuple(_file(recipe) for recipe in ("sim", "vanilla", "free", "atda", "bim")),
-    claims=TABLE_3["sim"],
 )

@@ -6,13 +6,11 @@ says of AutoAttack and C&W in its introduction, but does not measure.
 
 from __future__ import annotations
 
-from audit.types import Claim, ThreatModel
 from defenses.base import NetworkDefense
 from defenses.recipes import Recipe, cross_entropy, plain
 from defenses.super_fitting.losses import bounded_mucs, ce_mucs, mucs
 
 PAPER = "Yang et al., arXiv 2205.02741"
-EPS = ThreatModel("Linf", 8 / 255)
 
 
 def _paper(name: str, network: str, loss: str, epochs: int) -> Recipe:
@@ -38,26 +36,9 @@ RECIPES = {
     )
 }  # fmt: skip
 
-
-def _row(dataset: str, network: str, clean: float, attack: str, robust: float, place: str) -> Claim:
-    return Claim("super_fitting", dataset, network, EPS, attack, robust, f"{PAPER}, {place}", clean)
-
-
-CLAIMS = (
-    _row("cifar10", "middle_cnn", 0.8905, "fgsm", 0.8905, "Table 2"),
-    _row("cifar10", "middle_cnn", 0.8905, "bim-20", 0.8905, "Table 2"),
-    _row("cifar10", "resnet18", 0.8387, "fgsm", 0.8387, "Table 2"),
-    _row("cifar10", "resnet18", 0.8387, "bim-20", 0.8387, "Table 2"),
-    _row("cifar10", "middle_cnn", 0.8732, "pgd-100", 0.8656, "Table 3"),
-    _row("cifar10", "middle_cnn", 0.8732, "apgd-ce-100", 0.8433, "Table 3"),
-    _row("cifar100", "middle_cnn", 0.5921, "pgd-100", 0.5519, "Table 3"),
-    _row("cifar100", "middle_cnn", 0.5921, "apgd-ce-100", 0.5232, "Table 3"),
-)
-
 SUPER_FITTING = NetworkDefense(
     "super_fitting",
     "logit gaps so wide that the cross-entropy gradient is zero in float32",
     RECIPES,
     zoo={"fashion_mnist": "super_fitting-fashion_mnist-small.safetensors"},
-    claims=CLAIMS,
 )

@@ -1,0 +1,163 @@
+"""From the attack that a claim names to the steps that run it. Attacks are loaded to learn their options and norms."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from audit import registry
+from audit.errors import BadInput, MissingDependency, UnknownName
+from audit.papers import PaperClaim, claims_of
+from audit.registry import closest
+from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
+from audit.types import Step
+
+UNNAMED = "unnamed"
+AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (("apgd-ce", {"n_iter": 100}), ("apgd-t", {}))
+REST_OF_AUTOATTACK = "of AutoAttack its two APGD attacks run here; all four run with --suite standard"
+STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4, and within 5 % TPAP's code, whose paper prints none
+STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
+LENGTHS = ("steps", "n_iter", "n_queries")
+TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The steps of a run, and a sentence for each claim that none of them runs."""
+
+    steps: tuple[Step, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def choose(
+    suite: str, defense: str, dataset: str, norm: str, *, attack: str = UNNAMED, line: PaperClaim | None = None
+) -> Chosen:
+    """The steps of a suite, with what the claim under audit asks for.
+
+    A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed" of
+    a defense whose paper is in the data runs all that its claims for this data set name, or for any if none is for it.
+    Raises UnknownName, BadInput, and what loading an attack raises.
+    """
+    steps = steps_for(suite, defense)
+    claimed = tuple(step for step in steps if step.suite == "claimed")
+    left_out: tuple[str, ...] = ()
+    if line is not None:
+        runnable(line)
+        claimed = tuple(_steps(line.attack, line.params, defense))
+        left_out = (REST_OF_AUTOATTACK,) if line.attack == "autoattack" else ()
+    elif suite == "claimed" and any(c.own for c in claims_of(defense)):
+        claimed, left_out = _named(defense, dataset, norm)
+    if attack != UNNAMED:
+        claimed = _joined(claimed, typed(attack, defense))
+    return Chosen((*claimed, *(step for step in steps if step.suite != "claimed")), left_out)
+
+
+def typed(text: str, defense: str) -> tuple[Step, ...]:
+    """The steps of an attack typed by hand: a claimed step's name, an attack, or attack-length as `pgd-100`.
+
+    Raises UnknownName for no such attack, BadInput for a length where it has none, MissingDependency.
+    """
+    named = {step.name: step for step in (*CLAIMED_STEPS, *CLAIMED_BY.get(defense, ()))}
+    if text in named:
+        return (named[text],)
+    if text in ("aa", "autoattack"):
+        return tuple(_steps("autoattack", {}, defense))
+    known = registry.attacks.names()
+    found = re.fullmatch(r"(.+)-([1-9]\d*)", text)
+    if text in known or found is None or found[1] not in known:
+        if text not in known:
+            hint = closest(text, [*known, "autoattack"])
+            raise UnknownName(f"--claim-attack names attack {text!r}: {hint} A length follows a dash, as in pgd-100")
+        return tuple(_steps(text, {}, defense))
+    options = registry.attacks.load(found[1]).defaults
+    length = next((name for name in LENGTHS if name in options), None)
+    if length is None:
+        raise BadInput(f"--claim-attack is {text!r}, but {found[1]} has no length; type --claim-attack {found[1]}")
+    return tuple(_steps(found[1], {length: int(found[2])}, defense))
+
+
+def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tuple[str, ...]]:
+    """The steps of all attacks that a paper's claims name, short ones first, and why the others are left out."""
+    lines = [c for c in claims_of(defense) if c.quantity == "robust_accuracy" and c.knowledge in ("white", "grey", "")]
+    lines = [c for c in lines if c.dataset == dataset] or lines
+    first: dict[tuple[str, str], PaperClaim] = {}
+    for line in lines:
+        first.setdefault((line.attack, json.dumps(line.params, sort_keys=True)), line)
+    steps: tuple[Step, ...] = ()
+    said = []
+    for line in first.values():
+        obstacle = _obstacle(line, norm)
+        if obstacle:
+            said.append(f"the attack of claim {line.id} is left out: {obstacle}")
+            continue
+        steps = _joined(steps, _steps(line.attack, line.params, defense))
+        if line.attack == "autoattack":
+            said.append(REST_OF_AUTOATTACK)
+    return tuple(sorted(steps, key=_length)), tuple(said)
+
+
+def _obstacle(line: PaperClaim, norm: str) -> str:
+    """Why an attack cannot run as a paper ran it; empty when it can."""
+    if line.norm and line.norm != norm:
+        return f"it is for {line.norm}, this run for {norm}"
+    if line.attack == "autoattack":
+        return ""
+    try:
+        known = registry.attacks.load(line.attack)
+    except MissingDependency as error:
+        return str(error)
+    except UnknownName:
+        return f"there is no attack {line.attack!r} here"
+    unknown = sorted(set(line.params) - set(known.defaults))
+    if unknown:
+        return f"attack {line.attack} has no option {unknown[0]!r}"
+    return "" if norm in known.norms else f"attack {line.attack} supports {', '.join(known.norms)}, not {norm}"
+
+
+def runnable(line: PaperClaim) -> None:
+    """Raise BadInput when the attack of a line cannot run here."""
+    obstacle = _obstacle(line, line.norm)
+    if obstacle:
+        raise BadInput(
+            f"claim {line.id} cannot be audited ({obstacle}), expected an attack of `list attacks`; to hold the defense to "
+            f"its number all the same type --claim-robust {line.value}"
+        )
+
+
+def _steps(attack: str, params: Mapping[str, Any], defense: str) -> Iterator[Step]:
+    if attack == "autoattack":
+        for part, own in AUTOATTACK:
+            yield from _steps(part, own, defense)
+        return
+    if "rel_stepsize" in registry.attacks.load(attack).defaults:
+        params = {"rel_stepsize": STEP_SIZES.get(defense, STEP_SIZE), **params}
+    shipped = (*CLAIMED_BY.get(defense, ()), *CLAIMED_STEPS)
+    same = next((step for step in shipped if step.attack == attack and step.params == params), None)
+    if same is not None:
+        yield same
+        return
+    length = next((params[name] for name in LENGTHS if name in params), None)
+    name = attack if length is None else f"{attack}-{length}"
+    name = f"claimed-{name}" if name in TAKEN else name
+    yield Step(name, attack, "claimed", "all", params=dict(params), why="named by the claim")
+
+
+def _joined(steps: tuple[Step, ...], more: Iterable[Step]) -> tuple[Step, ...]:
+    """Steps, and those of `more` that are not among them; of two with one name the second is numbered."""
+    for step in more:
+        if any((step.attack, step.params) == (old.attack, old.params) for old in steps):
+            continue
+        twins = sum(old.name.startswith(step.name) for old in steps if old.attack == step.attack)
+        steps = (*steps, replace(step, name=f"{step.name}-{twins + 1}") if twins else step)
+    return steps
+
+
+def _length(step: Step) -> tuple[int, int]:
+    """What to run first: one step, then by length and in the usual order; attacks that set their own length last."""
+    usual = [known.attack for known in CLAIMED_STEPS]
+    given = [int(step.params[name]) for name in LENGTHS if name in step.params]
+    length = given[0] if given else 1 if step.attack == "fgsm" else 1_000_000
+    return length, usual.index(step.attack) if step.attack in usual else len(usual)

@@ -1,0 +1,169 @@
+"""From what a claim names to the steps that run it, and what is said of those that none runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from audit import papers, registry
+from audit.claimed import REST_OF_AUTOATTACK, choose, runnable, typed
+from audit.claims import Asked, chosen_line, own_claims, printed_claims, radius, stated_claim
+from audit.errors import BadInput, UnknownName
+from audit.papers import find
+from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
+from audit.types import ThreatModel
+
+
+def names(steps):
+    return [step.name for step in steps]
+
+
+def test_the_claimed_suite_runs_what_the_papers_claims_name():
+    assert choose("claimed", "sim_adv", "fashion_mnist", "Linf").steps == CLAIMED_BY["sim_adv"]
+    found = choose("claimed", "super_fitting", "fashion_mnist", "Linf")
+    assert found.steps[:5] == CLAIMED_STEPS
+    assert names(choose("claimed", "tpap", "cifar10", "Linf").steps)[:3] == ["fgsm", "pgd-20", "pgd-100"]
+    steps = choose("claimed", "co_noise", "fashion_mnist", "Linf").steps
+    assert [s for s in names(steps) if s.startswith("pgd")] == ["pgd-10", "pgd-20", "pgd-50"]
+    assert {s.params["rel_stepsize"] for s in steps if s.attack == "pgd"} == {0.125}
+
+
+def test_the_claims_for_the_data_set_at_hand_come_first():
+    cifar = choose("claimed", "sim_adv", "cifar10", "Linf").steps
+    assert [(s.name, s.params.get("rel_stepsize")) for s in cifar] == [
+        ("fgsm", None),
+        ("bim-20", 0.25),
+        ("pgd-20", 0.25),
+    ]
+    every = choose("claimed", "sim_adv", "svhn", "Linf").steps  # no claim is for it: all of them
+    assert {s.name for s in every} >= {"bim-40", "madry-40", "bim-20"}
+
+
+def test_what_the_adaptive_suite_runs_as_claimed_is_in_the_data():
+    for defense, steps in {**CLAIMED_BY, "super_fitting": CLAIMED_STEPS}.items():
+        ran = [(s.attack, s.params) for s in choose("claimed", defense, "fashion_mnist", "Linf").steps]
+        assert all((step.attack, step.params) in ran for step in steps), defense
+
+
+def test_what_cannot_run_is_said():
+    said = choose("claimed", "tpap", "fashion_mnist", "Linf").left_out
+    assert "the attack of claim tpap-t2-r1-cw2 is left out: it is for L2, this run for Linf" in said
+    assert said.count(REST_OF_AUTOATTACK) == 1
+    said = choose("claimed", "co_noise", "fashion_mnist", "Linf").left_out
+    assert "the attack of claim co-t4-r1-cw is left out: there is no attack 'cw' here" in said
+
+
+def test_other_suites_and_other_defenses_stay_as_they_are():
+    for suite in ("quick", "adaptive", "standard"):
+        assert choose(suite, "tpap", "cifar10", "Linf").steps == steps_for(suite, "tpap")
+    assert choose("claimed", "pgd_at", "cifar10", "Linf").steps == SUITES["claimed"].steps
+    with pytest.raises(UnknownName, match="unknown suite"):
+        choose("claimd", "tpap", "cifar10", "Linf")
+
+
+@pytest.mark.parametrize(
+    ("text", "attack", "params"),
+    [
+        ("pgd-100", "pgd", {"steps": 100, "rel_stepsize": 0.1}),
+        ("pgd-7", "pgd", {"steps": 7, "rel_stepsize": 0.1}),
+        ("apgd-ce-30", "apgd-ce", {"n_iter": 30}),
+        ("square-50", "square", {"n_queries": 50}),
+        ("fab-t", "fab-t", {}),
+        ("fgsm", "fgsm", {}),
+    ],
+)
+def test_a_typed_attack_joins_the_claimed_ones(text, attack, params):
+    (step,) = typed(text, "undefended")
+    assert (step.attack, step.suite, step.scope, step.params) == (attack, "claimed", "all", params)
+    steps = choose("adaptive", "undefended", "fashion_mnist", "Linf", attack=text).steps
+    assert len(set(names(steps))) == len(steps)
+    claimed = [s for s in steps if s.suite == "claimed"]
+    assert steps[: len(claimed)] == tuple(claimed)
+    assert sum((s.attack, s.params) == (attack, params) for s in claimed) == 1
+
+
+def test_a_typed_step_of_another_length_has_a_name_of_its_own():
+    steps = choose("claimed", "sim_adv", "svhn", "Linf").steps
+    assert len(set(names(steps))) == len(steps)
+    assert names(typed("autoattack", "undefended")) == ["apgd-ce-100", "claimed-apgd-t"]
+    assert typed("madry-40", "sim_adv") == (CLAIMED_BY["sim_adv"][2],)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "sentence"),
+    [
+        ("pdg-100", UnknownName, r"names attack 'pdg-100'.*pgd-100"),
+        ("fgsm-5", BadInput, "fgsm has no length; type --claim-attack fgsm"),
+        ("pgd-0", UnknownName, "did you mean 'pgd'"),
+    ],
+)
+def test_a_typed_attack_that_is_none_is_refused(text, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        typed(text, "undefended")
+
+
+def test_a_line_brings_its_own_attack_and_no_other():
+    steps = choose("adaptive", "sim_adv", "fashion_mnist", "Linf", line=find("sim-t3-r7-sim")).steps
+    assert names(s for s in steps if s.suite == "claimed") == ["bim-40"]
+    assert [s for s in steps if s.suite != "claimed"] == [s for s in SUITES["adaptive"].steps if s.suite != "claimed"]
+    found = choose("claimed", "tpap", "cifar10", "Linf", line=find("tpap-t2-r1-aa"))
+    assert (names(found.steps), found.left_out) == (["apgd-ce-100", "claimed-apgd-t"], (REST_OF_AUTOATTACK,))
+    with pytest.raises(BadInput, match=r"no attack 'cw' here.*type --claim-robust 0.6165"):
+        runnable(find("co-t5-r20-cw"))
+
+
+@pytest.mark.parametrize(
+    ("line", "defense", "dataset", "sentence"),
+    [
+        ("tpap-t2-r1-pgd20", "co_noise", "cifar10", r"is for defense tpap, this run for co_noise; type --defense tpap"),
+        ("tpap-t2-r1-pgd20", "tpap", "fashion_mnist", r"type --dataset cifar10, or .* --claim-robust 0.7906 --claim-attack pgd-20"),
+        ("tpap-t2-r1-clean", "tpap", "cifar10", "expected a robust accuracy in a ball of known radius"),
+        ("tpap-t2-r1-cw2", "tpap", "cifar10", "eps not printed"),
+        ("madry-t2-r7-pgd", "pgd_at", "cifar10", "transfer attacker"),
+        ("tpap-t2-r1-pgd2", "tpap", "cifar10", "did you mean 'tpap-t2-r1-pgd20'"),
+    ],
+)  # fmt: skip
+def test_a_line_that_does_not_fit_the_run_is_refused(line, defense, dataset, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        chosen_line(line, defense, dataset, None)
+
+
+def test_a_line_gives_the_radius_and_refuses_another():
+    line = chosen_line("sim-t3-r7-sim", "sim_adv", "fashion_mnist", None)
+    assert radius(line, None, "Linf") == radius(line, "0.2", "Linf") == 0.2
+    assert (radius(None, None, "Linf"), radius(None, "8/255", "L2")) == (None, "8/255")
+    with pytest.raises(BadInput, match=r"is for eps 0.2, this run for 8/255; type --eps 0.2"):
+        radius(line, "8/255", "Linf")
+    with pytest.raises(BadInput, match="type --norm Linf"):
+        radius(line, None, "L2")
+    with pytest.raises(BadInput, match="two claims, expected one"):
+        chosen_line("sim-t3-r7-sim", "sim_adv", "fashion_mnist", 0.5)
+
+
+def test_what_is_held_against_a_model():
+    sim, threat = registry.defenses.load("sim_adv"), ThreatModel("Linf", 0.2)
+    lenet, half = (SimpleNamespace(architecture={"name": "lenet", "width": width}) for width in (1.0, 0.5))
+
+    def stated(checkpoint, asked=Asked(), own_images=False):  # noqa: B008
+        return stated_claim(asked, sim, "fashion_mnist", checkpoint, threat, own_images=own_images)
+
+    assert {c.attack for c in printed_claims(sim, "fashion_mnist", lenet, threat)} == {"fgsm", "bim-40", "pgd-40"}
+    assert (stated(lenet).attack, stated(lenet).robust_acc) == ("bim-40", 0.6593)  # the paper's lowest
+    assert stated(half) is stated(lenet, own_images=True) is None
+    line = Asked(line=find("sim-t3-r6-sim"))
+    assert (stated(lenet, line).attack, stated(lenet, line).basis) == ("fgsm", "paper")
+    with pytest.raises(
+        BadInput, match=r"is for network lenet of width 1.0, this run for lenet of width 0.5; type --weights"
+    ):
+        stated(half, line)
+    typed_one = stated(half, Asked(robust=0.9, attack="pgd-100"))
+    assert (typed_one.robust_acc, typed_one.basis, typed_one.attack) == (0.9, "typed", "pgd-100")
+
+
+def test_each_defense_has_the_claims_of_its_paper():
+    counts = {
+        name: len(own_claims(registry.defenses.load(name))) for name in ("tpap", "co_noise", "sim_adv", "undefended")
+    }
+    assert counts == {"tpap": 10, "co_noise": 7, "sim_adv": 9, "undefended": 0}
+    assert set(papers.defenses()) > {"tpap", "co_noise", "sim_adv", "super_fitting"}

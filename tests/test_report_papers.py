@@ -1,0 +1,69 @@
+"""The paper's numbers beside those measured, and a plain sentence for what nothing here speaks of."""
+
+from __future__ import annotations
+
+import pytest
+
+from reports.papers import beside, elsewhere
+
+
+def claim(attack: str, dataset: str = "fashion_mnist", network: str = "lenet", eps: float = 0.2) -> dict:
+    threat = {"norm": "Linf", "eps": eps}
+    return {
+        "source": "Table 3", "attack": attack, "dataset": dataset, "architecture": network, "threat": threat,
+        "clean_acc": 0.9, "robust_acc": 0.66,
+    }  # fmt: skip
+
+
+def ran(attack: str, accuracy: float | None, scope: str = "all", **params) -> dict:
+    interval = None if accuracy is None else [accuracy - 0.1, accuracy + 0.1]
+    return {
+        "attack": attack, "params": params, "scope": scope, "accuracy": accuracy, "interval": interval, "errors": 0, "done": True,
+    }  # fmt: skip
+
+
+def report(*claims: dict, width: float = 1.0, suite: str = "claimed", data: str = "") -> dict:
+    return {
+        "paper_claims": list(claims), "dataset": {"name": "fashion_mnist"}, "threat": {"norm": "Linf", "eps": 0.2},
+        "defense": {"architecture": {"name": "lenet", "width": width}}, "run": {"suite": suite, "images": {"data": data}},
+        "attacks": [ran("bim", 0.5, steps=40), ran("bim", 0.55, steps=20), ran("apgd-t", 0.3, n_iter=100), ran("fab-t", 0.2, "survivors")],
+        "adaptive": {"accuracy": 0.25, "interval": [0.2, 0.3]},
+    }  # fmt: skip
+
+
+def test_a_claim_stands_beside_what_its_attack_left():
+    (row,) = beside(report(claim("bim-40")))
+    assert (row["robust"], row["measured"], row["differs"]) == ("66.0%", "50.0% [40.0%, 60.0%]", "")
+    assert beside(report(claim("apgd-t")))[0]["measured"] == "30.0% [20.0%, 40.0%]"
+
+
+@pytest.mark.parametrize("attack", ["bim-30", "pgd-40", "fab-t", "autoattack"])
+def test_an_attack_that_did_not_run_is_said(attack):
+    assert beside(report(claim(attack)))[0]["measured"] == "its attack was not run"
+
+
+def test_autoattack_is_measured_by_its_suite():
+    assert beside(report(claim("autoattack"), suite="standard"))[0]["measured"] == "25.0% [20.0%, 30.0%]"
+
+
+def test_another_network_is_named_beside_the_number():
+    (row,) = beside(report(claim("bim-40"), width=0.5))
+    assert row["differs"] == "width"
+
+
+def test_claims_about_something_else_are_counted_in_plain_words():
+    data = report(
+        *(claim("bim-40", "cifar10", "resnet", 8 / 255) for _ in range(2)), claim("fgsm", eps=0.1), claim("fgsm")
+    )
+    assert len(beside(data)) == 1
+    assert elsewhere(data) == [
+        "2 printed claims are for cifar10 with resnet at Linf 8/255; nothing here speaks of them.",
+        "1 printed claim is for fashion_mnist with lenet at Linf 0.1; nothing here speaks of it.",
+    ]
+    assert elsewhere(report(claim("fgsm"))) == []
+
+
+def test_no_claim_speaks_of_images_of_ones_own():
+    data = report(claim("bim-40"), data="own.npz")
+    assert beside(data) == []
+    assert len(elsewhere(data)) == 1
