@@ -7,19 +7,37 @@ from dataclasses import replace
 
 from audit import registry
 from audit.errors import Unsupported
-from audit.suites import override
+from audit.settings import override
 from audit.types import Step, ThreatModel
 
 
 def filled(
-    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel
+    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, dataset: str | None
 ) -> tuple[tuple[Step, ...], tuple[Step, ...], list[str]]:
-    """The steps with their defaults; those after `settings` that the norm leaves; a sentence for each left out.
+    """The steps with their defaults; those after `settings` that apply; a sentence for each left out.
 
-    Raises BadInput for a setting that no step has, Unsupported when no attack supports the norm.
+    dataset: the data set whose shipped surrogates fit the images; None for images of one's own. Raises BadInput for a setting that no step has, Unsupported when no attack supports the norm.
     """
+    fitted, homeless = _with_surrogates(fitted, dataset)
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
-    return override(fitted, (), options), *_supported(override(fitted, settings, options), threat)
+    kept, left_out = _supported(override(fitted, settings, options), threat)
+    return override(fitted, (), options), kept, [*homeless, *left_out]
+
+
+def _with_surrogates(steps: Sequence[Step], dataset: str | None) -> tuple[tuple[Step, ...], list[str]]:
+    """Transfer steps with the surrogate's weights for `dataset`, and a sentence for each that has none."""
+    kept, left_out = [], []
+    for step in steps:
+        name = step.params.get("surrogate")
+        if not name:
+            kept.append(step)
+            continue
+        known = registry.defenses.load(name)
+        if dataset in {*known.zoo, *known.external}:
+            kept.append(replace(step, params={**step.params, "dataset": dataset}))
+        else:
+            left_out.append(f"step {step.name} is left out: no weights of {name} are at hand for these images")
+    return tuple(kept), left_out
 
 
 def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[tuple[Step, ...], list[str]]:

@@ -18,8 +18,11 @@ UNROLLED = AdapterSpec("unroll", {"temperature": 1.0})
 DRAWS = 10  # half of what AutoAttack's version for random defenses takes, so that minutes on two cores suffice
 AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
 AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
-TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t")  # ten draws in each of 900 to 5,000 passes
-TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t")  # a pass of the whole costs two or three of the bare network
+DEAREST = ("cw-l0", "zoo", "boundary", "hopskipjump")  # tens of thousands of passes an image
+LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
+SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
+TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
+TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass of the whole costs two or three of the bare network
 FEWER_QUERIES = 1000
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
@@ -68,11 +71,11 @@ def _by_transfer(step: Step) -> Step:
 
 def _end_to_end(step: Step, nature: Nature) -> Step:
     """The step through what makes the whole defense attackable: BPDA innermost, EOT outermost and once."""
-    scores = step.attack == "square"
+    scores = step.attack in SCORES
     first = (STRAIGHT_THROUGH,) if nature.blind and not scores else ()
     averaged = any(adapter.name == "eot" for adapter in step.adapters)  # an average of averages would cost k times k
     last = (AVERAGED_SCORES if scores else AVERAGED,) if nature.stochastic and not averaged else ()
-    shorter = scores and (nature.stochastic or nature.blind)
+    shorter = step.attack == "square" and (nature.stochastic or nature.blind)
     params = {**step.params, "n_queries": FEWER_QUERIES, "rescale": 1} if shorter else step.params
     return replace(step, adapters=(*first, *step.adapters, *last), params=params)
 

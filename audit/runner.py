@@ -29,8 +29,9 @@ from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
 from audit.rules import Nature, fit
 from audit.runlog import logging_to
+from audit.settings import resolve_temperature
 from audit.sources import Sources, check_shape, command_line
-from audit.suites import resolve_temperature
+from audit.suites import get_suite
 from audit.summary import Audit, load_run
 from audit.types import ThreatModel, parse_eps
 from audit.verify import verify_images
@@ -86,13 +87,13 @@ def prepare(
     threat = ThreatModel(norm, parse_eps((checkpoint.meant_for_eps or USUAL_EPS) if eps is None else eps, norm))  # type: ignore[arg-type]
     check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)
-    few = Nature.of(known.traits, staged=staged(model), drift=0.0).images or len(images.x)
-    images = images.first(min(few, len(images.x)) if n is None else n)
+    few = [len(images.x), Nature.of(known.traits, staged=staged(model), drift=0.0).images, get_suite(suite).images]
+    images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
     with _accepts(images.source, x):
         seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
     nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
-    own, steps, unsupported = filled(fit(chosen.steps, nature), settings, threat)
+    own, steps, unsupported = filled(fit(chosen.steps, nature), settings, threat, dataset if data is None else None)
     stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=data is not None)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),

@@ -6,12 +6,10 @@ A temperature of "auto" is replaced by the median logit gap of the model under a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from audit.errors import BadInput, UnknownName
+from audit.errors import UnknownName
 from audit.registry import closest
 from audit.types import AdapterSpec, Step, Suite
 
@@ -119,6 +117,40 @@ RAND_STEPS = (
     Step("apgd-dlr", "apgd-dlr", "rand", adapters=(_mean_of_losses("dlr"),), why="AutoAttack rand 2 of 2, 20 draws a step"),
 )  # fmt: skip
 
+# Least-norm attacks on every image measure how far the nearest adversarial image lies; the rest takes what still stands.
+# Steps whose attack does not support the norm are left out, and a purifier or noise leaves out the dearest (audit.rules).
+FULL_STEPS = (
+    Step("r-fgsm", "r-fgsm", "full", "all", why="one CE step from a random point"),
+    Step("mi-fgsm", "mi-fgsm", "full", "all", why="BIM with momentum"),
+    Step("ti-dim", "ti-dim", "full", "all", why="BIM on resized and shifted images"),
+    Step("pgd-l2", "pgd-l2", "full", "all", why="PGD in the L2 ball"),
+    Step("fmn", "fmn", "full", "all", why="the nearest adversarial image, in every norm"),
+    Step("ddn", "ddn", "full", "all", why="the nearest adversarial image in L2"),
+    Step("deepfool", "deepfool", "full", "all", why="the nearest boundary, step by step linear"),
+    *ADAPTIVE_STEPS[:5],
+    Step("a3", "a3", "full", params={"restarts": 5}, why="many directions to start in, cosine steps"),
+    Step("an-pgd", "an-pgd", "full", why="PGD, then bisection towards the image"),
+    Step("cw-l2", "cw-l2", "full", why="Carlini and Wagner's margin, least L2"),
+    Step("cw-linf", "cw-linf", "full", why="Carlini and Wagner's margin, least Linf"),
+    Step("cw-l0", "cw-l0", "full", why="Carlini and Wagner's margin, fewest pixels"),
+    Step("st-adv", "st-adv", "full", why="moves pixels instead of changing them"),
+    Step("fwa", "fwa", "full", why="moves mass between neighbouring pixels"),
+    ADAPTIVE_STEPS[5],
+    Step(
+        "transfer", "transfer", "full", params={"surrogate": "undefended"}, why="images made on an undefended network"
+    ),
+    Step("random-search", "random-search", "full", why="1,000 random corners of the ball"),
+    ADAPTIVE_STEPS[6],
+    Step("spsa", "spsa", "full", why="gradients from scores alone, by random signs"),
+    Step("nes", "nes", "full", why="gradients from scores alone, by normal draws"),
+    Step(
+        "rays", "rays", "full", params={"n_queries": 2000}, why="decisions alone: the ray that leaves the class first"
+    ),
+    Step("hopskipjump", "hopskipjump", "full", limit=20, why="decisions alone, along the boundary; 20 images"),
+    Step("boundary", "boundary", "full", limit=20, why="decisions alone, a walk along the boundary; 20 images"),
+    Step("zoo", "zoo", "full", limit=20, why="scores alone, pixel by pixel; 20 images"),
+)
+
 QUICK_STEPS = (
     *CLAIMED_STEPS[:3],
     replace(ADAPTIVE_STEPS[0], suite="quick", params={"n_iter": 20}),
@@ -133,6 +165,8 @@ SUITES: Mapping[str, Suite] = {
         Suite("claimed", "what the paper of the defense ran; else five cross-entropy attacks, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
+        Suite("full", "every attack that applies to the norm, on 200 images: the long way round",
+              (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
         Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
         Suite("plus", "AutoAttack's six, with restarts: for a last word, at several times the cost", PLUS_STEPS),
         Suite("rand", "AutoAttack's two for random defenses, each step over 20 draws", RAND_STEPS),
@@ -156,53 +190,3 @@ def steps_for(suite: str, defense: str) -> tuple[Step, ...]:
     if suite == "quick":
         own = tuple(step for step in own if int(step.params.get("steps", 1)) <= 50 and step.attack != "apgd-t")
     return (*own, *(step for step in found if step.suite != "claimed"))
-
-
-def override(
-    steps: Iterable[Step], settings: Iterable[str], options: Mapping[str, Mapping[str, Any]]
-) -> tuple[Step, ...]:
-    """The steps with every option filled in, after applying `--set step.param=value`.
-
-    options: each attack's options with their defaults. Raises BadInput for a step, an option or a type that the
-    suite does not have.
-    """
-    changed = {step.name: replace(step, params={**options[step.attack], **step.params}) for step in steps}
-    for setting in settings:
-        target, equals, text = setting.partition("=")
-        name, dot, option = target.partition(".")
-        if not (equals and dot):
-            raise BadInput(f"--set {setting!r} is not step.option=value; type for example --set square.n_queries=1000")
-        if name not in changed:
-            raise BadInput(f"--set {setting!r} names step {name!r}: {closest(name, list(changed))}")
-        known = options[changed[name].attack]
-        if option not in known:
-            hint = closest(option, sorted(known)) if known else "that attack has no options."
-            raise BadInput(f"--set {setting!r} names option {option!r}: {hint}")
-        changed[name] = replace(
-            changed[name], params={**changed[name].params, option: _parse(setting, text, known[option])}
-        )
-    return tuple(changed.values())
-
-
-def _parse(setting: str, text: str, default: Any) -> int | float | str:
-    kind = type(default)
-    if kind is str:  # a choice or a path: the attack knows what it takes
-        return text
-    try:
-        value: int | float = kind(text)
-    except ValueError:
-        raise BadInput(f"--set {setting!r} has value {text!r}, expected {kind.__name__} such as {default}") from None
-    if not 0 < value < math.inf:  # NaN too
-        raise BadInput(f"--set {setting!r} has value {text}, expected a positive {kind.__name__} such as {default}")
-    return value
-
-
-def resolve_temperature(steps: Iterable[Step], temperature: float) -> tuple[Step, ...]:
-    """Replace every temperature of "auto" by `temperature`."""
-    return tuple(
-        replace(step, adapters=tuple(
-            replace(adapter, params={k: temperature if v == "auto" else v for k, v in adapter.params.items()})
-            for adapter in step.adapters
-        ))
-        for step in steps
-    )  # fmt: skip

@@ -161,11 +161,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Ordered steps, cheap to dear."""
+    """Ordered steps, cheap to dear. images: how many to audit unless told; None: as many as there are."""
 
     name: str
     summary: str
     steps: tuple[Step, ...]
+    images: int | None = None
 
 
 DiagnosisStatus = Literal["clear", "flagged", "resolved", "not_measured"]

@@ -9,7 +9,8 @@ import pytest
 
 from audit import registry
 from audit.errors import BadInput, UnknownName
-from audit.suites import SUITES, get_suite, override, resolve_temperature
+from audit.settings import override, resolve_temperature
+from audit.suites import SUITES, get_suite
 from audit.types import AdapterSpec, Step
 
 OPTIONS = {"pgd": {"steps": 20, "rel_stepsize": 0.1}, "square": {"n_queries": 5000}, "fgsm": {}}
