@@ -76,6 +76,7 @@ class Registry(Generic[T]):
 
 _TORCHATTACKS = "audit.attacks.torchattacks"
 _AUTOATTACK = "audit.attacks.autoattack"
+_ART = "audit.attacks.art"
 
 defenses: Registry[Any] = Registry(
     "defense",
@@ -103,6 +104,12 @@ attacks: Registry[Any] = Registry(
         "apgd-t": f"{_AUTOATTACK}:apgd_t",
         "fab-t": f"{_AUTOATTACK}:fab_t",
         "square": f"{_AUTOATTACK}:square",
+        "cw-l0": f"{_ART}:cw_l0",
+        "cw-l2": f"{_ART}:cw_l2",
+        "cw-linf": f"{_ART}:cw_linf",
+        "hopskipjump": f"{_ART}:hopskipjump",
+        "boundary": f"{_ART}:boundary",
+        "zoo": f"{_ART}:zoo",
     },
 )
 adapters: Registry[Any] = Registry(

@@ -29,7 +29,9 @@ def test_no_attack_file_may_import_the_library_of_another():
         "audit.attacks.__init__",
         "audit.attacks.common",
     }
-    assert wrappers == set(libraries)
+    helpers = {"audit.attacks.art_cw": "art", "audit.attacks.art_estimator": "art"}
+    assert wrappers - set(helpers) == set(libraries)
+    libraries |= helpers
     for module, own in libraries.items():
         assert set(libraries.values()) - {own} <= forbidden(module), module
 
