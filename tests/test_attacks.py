@@ -16,11 +16,11 @@ from tests.planted import Counting, TinyCNN, images
 NAMES = registry.attacks.names()
 SHORT = {
     "square": {"n_queries": 60, "above": 8.0, "share": 0.5},  # random search: more room, fewer queries
-    "cw-l0": {"steps": 8, "search_steps": 6},
+    "cw-l0": {"steps": 6, "search_steps": 6, "rounds": 30},
     "cw-l2": {"steps": 10, "search_steps": 6, "above": 1.6},
     "cw-linf": {"steps": 10, "queries": 150},
-    "hopskipjump": {"queries": 600, "above": 2.5},
-    "boundary": {"queries": 600, "above": 5.0},
+    "hopskipjump": {"queries": 1500, "above": 2.5},
+    "boundary": {"queries": 1000, "above": 6.0},
     "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }
 BOUNDED = ("cw-l0", "cw-l2", "cw-linf", "hopskipjump", "boundary", "zoo")  # may end sooner than their cost says

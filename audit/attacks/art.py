@@ -54,7 +54,7 @@ def _l0_cost(params: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _zoo_cost(params: Mapping[str, Any]) -> tuple[int, int]:
-    return int(params["search_steps"]) * int(params["steps"]) * (2 * int(params["parallel"]) + 1) + 1, 0
+    return int(params["search_steps"]) * int(params["steps"]) * (2 * int(params["parallel"]) + 1) + 2, 0
 
 
 @attack("cw-l2", library=LIBRARY, norms=("L2",), needs="gradient", kind="minimal", reference=CW, cost=_l2_cost)
@@ -109,6 +109,7 @@ def cw_linf(
             const_factor=GROWTH, verbose=False,
         )  # fmt: skip
         with suppress(Spent):
+            eye.predict(image.cpu().numpy())  # broken already? ART does not ask
             run(inner, image, label)
         return eye
 
@@ -128,10 +129,11 @@ def _starts(x: Tensor) -> Tensor:
 
 
 def _walk(eye: Watched, inner: EvasionAttack, image: Tensor, label: Tensor) -> Watched:
-    """Run `inner` from the nearest adversarial query, again and again, until the queries are spent."""
+    """Draw starts until one is adversarial, then run `inner` from the nearest one so far, until the queries are spent."""
     with suppress(Spent):
-        eye.predict(_starts(image).numpy())
-        while eye.reach < float("inf"):
+        while eye.reach == float("inf"):
+            eye.predict(_starts(image).numpy())
+        while True:
             run(inner, image, label, x_adv_init=eye.nearest.cpu().numpy())
     return eye
 
@@ -219,7 +221,7 @@ def zoo(
     def search(image: Tensor, label: Tensor) -> Watched:
         pixels = min(parallel, image.numel())
         eye = Watched(
-            model, image, label, "L2", queries=search_steps * steps * (2 * pixels + 1), decision=False,
+            model, image, label, "L2", queries=1 + search_steps * steps * (2 * pixels + 1), decision=False,
             bounds=(-1.0, 1.0),
         )  # fmt: skip
         inner = _Zoo(
@@ -227,6 +229,7 @@ def zoo(
             use_resize=False, use_importance=False, nb_parallel=pixels, verbose=False,
         )  # fmt: skip
         with suppress(Spent):
+            eye.predict(image.cpu().numpy())  # broken already? ART does not ask
             run(inner, image, label)
         return eye
 
