@@ -78,6 +78,7 @@ _TORCHATTACKS = "audit.attacks.torchattacks"
 _AUTOATTACK = "audit.attacks.autoattack"
 _OWN = "audit.attacks.own"
 _FOOLBOX = "audit.attacks.foolbox"
+_ART = "audit.attacks.art"
 
 defenses: Registry[Any] = Registry(
     "defense",
@@ -123,6 +124,12 @@ attacks: Registry[Any] = Registry(
         "ddn": f"{_FOOLBOX}:ddn",
         "fmn": f"{_FOOLBOX}:fmn",
         "deepfool": f"{_FOOLBOX}:deepfool",
+        "cw-l0": f"{_ART}:cw_l0",
+        "cw-l2": f"{_ART}:cw_l2",
+        "cw-linf": f"{_ART}:cw_linf",
+        "hopskipjump": f"{_ART}:hopskipjump",
+        "boundary": f"{_ART}:boundary",
+        "zoo": f"{_ART}:zoo",
     },
 )
 adapters: Registry[Any] = Registry(

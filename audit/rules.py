@@ -22,7 +22,12 @@ DEAREST = ("cw-l0", "zoo", "boundary", "hopskipjump")  # tens of thousands of pa
 LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
 SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
-TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass of the whole costs two or three of the bare network
+TOO_DEAR_WITH_PURIFIER = (
+    "float64-ce",
+    "fab",
+    "fab-t",
+    *DEAREST,
+)  # a pass of the whole costs two or three of the bare network
 FEWER_QUERIES = 1000
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 

@@ -130,7 +130,7 @@ def check_attack(
             _check_raises(partial(call, images, ThreatModel(norm, 1.0)), Unsupported, f"{attack.name} under {norm}")
         else:
             _check_norm(attack, partial(call, images), model, images, y, norm, above, share)
-    unknown = partial(call, x, ThreatModel(attack.norms[0], 0.01), no_such_option=1)
+    unknown = partial(call, x, ThreatModel(attack.norms[0], 1.0), no_such_option=1)
     _check_raises(unknown, BadInput, f"{attack.name} with an unknown option")
 
 

@@ -30,7 +30,9 @@ def test_no_attack_file_may_import_the_library_of_another():
     libraries = {place(name): registry.attacks.load(name).library for name in registry.attacks}
     found = (ROOT / "audit" / "attacks").iterdir()
     wrappers = {f"audit.attacks.{p.stem}" for p in found if not p.stem.startswith("__")} - {"audit.attacks.common"}
-    assert wrappers == set(libraries)
+    helpers = {"audit.attacks.art_cw": "art", "audit.attacks.art_estimator": "art"}
+    assert wrappers - set(helpers) == set(libraries)
+    libraries |= helpers
     for module, own in libraries.items():
         assert set(libraries.values()) - {own, OURS} <= forbidden(module), module
 
