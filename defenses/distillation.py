@@ -51,4 +51,7 @@ RECIPES = {
     "small": replace(TEACHER, name="small", loss=Distilled(), teacher=TEACHER, source=f"{PAPER}, Sec. IV, T = 100")
 }
 
-DISTILLATION = NetworkDefense("distillation", "a student of soft labels at T = 100, deployed at T = 1", RECIPES)
+DISTILLATION = NetworkDefense(
+    "distillation", "a student of soft labels at T = 100, deployed at T = 1", RECIPES,
+    zoo={"fashion_mnist": "distillation-fashion_mnist-small.safetensors"},
+)  # fmt: skip

@@ -95,7 +95,7 @@ def test_get_suite():
     with pytest.raises(UnknownName, match=r"unknown suite 'adaptve': did you mean 'adaptive'\?"):
         get_suite("adaptve")
     with pytest.raises(
-        UnknownName, match=r"unknown suite 'zzz': known are adaptive, claimed, plus, quick, rand, standard\."
+        UnknownName, match=r"unknown suite 'zzz': known are adaptive, claimed, full, plus, quick, rand, standard\."
     ):
         get_suite("zzz")
 

@@ -44,7 +44,7 @@ RECIPES = {
         _sim("sim", 20, 1e-3, "Eq. 14-16, SIM(10,20), one cycle"),
         _sim("sim-1e-4", 20, 1e-4, "Eq. 14-16, SIM(10,20), one cycle, the lower alpha of Table 4"),
         replace(
-            _sim("sim-adv-only", 20, 1e-3, "Eq. 14-16, SIM(10,20), one cycle, on adversarial images alone as in Eq. 6"),
+            _sim("sim-adv-only", 40, 1e-3, "Eq. 14-16, SIM(10,20), two cycles, on adversarial images alone as in Eq. 6"),
             loss=plain(cross_entropy),
         ),
         _sim("small", 20, 1e-3, "Eq. 14-16, SIM(10,20), one cycle on 20,000 images", 20_000),
