@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.console import Group
 from rich.table import Table
@@ -25,7 +25,7 @@ def listing(kind: str, defense: str | None = None) -> Table | Group:
     BadInput for a defense beside another kind than claims.
     """
     if defense is None:
-        listed = {
+        listed: dict[str, Callable[[], Table | Group]] = {
             "defenses": _defenses,
             "suites": _suites,
             "attacks": _attacks,
@@ -52,29 +52,21 @@ def _suites() -> Table:
     return table("suites", ("name", "what it does", "steps"), rows)
 
 
-def _attacks() -> Table:
-    rows = []
+def _attacks() -> Group:
+    rows, options = [], []
     for name in registry.attacks:
         try:
             known = registry.attacks.load(name)
         except MissingDependency as error:
-            rows.append((name, "not installed", "", "", "", "", str(error)))
+            rows.append((name, "not installed", "", "", "", ""))
+            options.append(Text(f"{name}: {error}"))
             continue
-        forward, backward = known.cost({})
-        options = ", ".join(f"{k}={v}" for k, v in known.defaults.items())
-        rows.append(
-            (
-                name,
-                known.library,
-                ", ".join(known.norms),
-                known.kind,
-                known.needs,
-                f"{forward:,} + {backward:,}",
-                options,
-            )
-        )
-    columns = ("name", "library", "norms", "kind", "needs", "passes (fwd + bwd)", "options")
-    return table("attacks", columns, rows)
+        passes = " + ".join(f"{count:,}" for count in known.cost({}))
+        rows.append((name, known.library, ", ".join(known.norms), known.kind, known.needs, passes))
+        if known.defaults:
+            options.append(Text(f"{name}: " + ", ".join(f"{k}={v}" for k, v in known.defaults.items())))
+    columns = ("name", "library", "norms", "kind", "needs", "passes an image (fwd + bwd)")
+    return Group(table("attacks", columns, rows), Text("\noptions, for --set STEP.OPTION=VALUE:"), *options)
 
 
 def _datasets() -> Table:
