@@ -31,10 +31,11 @@ SHORT = {
     "eot-pgd": {"eot_iter": 2},
     "fmn": {"steps": 50},
     "spsa": {"steps": 10, "samples": 64, "above": 1.5},
-    "cw-l0": {"steps": 6, "search_steps": 6, "rounds": 30},
-    "cw-l2": {"steps": 10, "search_steps": 6, "above": 1.6},
-    "cw-linf": {"steps": 10, "queries": 150},
-    "hopskipjump": {"queries": 1500, "above": 2.5, "share": 0.8},
+    "cw-l0": {"steps": 5, "search_steps": 5, "rounds": 30},
+    "cw-l2": {"steps": 8, "search_steps": 5, "above": 1.6},
+    "cw-linf": {"steps": 8, "queries": 100},
+    "hopskipjump": {"queries": 1000, "above": 3.0, "share": 0.8},
+
     "boundary": {"queries": 1000, "above": 6.0},
     "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }
