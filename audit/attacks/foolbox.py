@@ -120,7 +120,9 @@ def fmn(
     """Fast minimum-norm: steps along the gradient of the margin, in a ball whose radius follows the boundary.
 
     100 steps are the library's default; the paper goes up to 1,000, which comes nearer and takes ten times as long.
-    Under L0 it may take two pixels where one would do: twice the distance. In the other norms it ends on the boundary.
+    Under L0 it may take two pixels where one would do: twice the distance. In the other norms it ends on the boundary,
+    if it gets there: of 16 images on the undefended Fashion-MNIST network it crossed 14 under L2 and 12 under L1, and
+    DDN all of them.
     """
     engine = _FMN[threat.norm](steps=steps, max_stepsize=max_stepsize, gamma=gamma)
     return _nearest(engine, model, x, y, threat)
