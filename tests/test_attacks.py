@@ -35,7 +35,6 @@ SHORT = {
     "cw-l2": {"steps": 8, "search_steps": 5, "above": 1.6},
     "cw-linf": {"steps": 8, "queries": 100},
     "hopskipjump": {"queries": 1000, "above": 3.0, "share": 0.8},
-
     "boundary": {"queries": 1000, "above": 6.0},
     "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }
