@@ -62,7 +62,7 @@ def _command() -> str:
 @app.command(epilog=EPILOG)
 def run(
     defense: o.Defense,
-    suite: Annotated[str, typer.Option(help="quick, claimed, adaptive, standard, plus or rand.")] = "adaptive",
+    suite: Annotated[str, typer.Option(help="quick, claimed, adaptive, full, standard, plus or rand.")] = "adaptive",
     dataset: o.Dataset = "fashion_mnist",
     data: o.Data = None,
     data_dir: o.DataDir = None,
@@ -73,14 +73,14 @@ def run(
     n: Annotated[
         int | None,
         typer.Option(
-            help="Audit the first n images (default: all; 200 with a test-time purifier, 100 for a random defense)."
+            help="Audit the first n images (default: all; 200 with a test-time purifier or suite full, 100 for a random defense)."
         ),
     ] = None,
     seed: o.Seed = 0,
     eps: Annotated[
         str | None, typer.Option(help="Radius, as 8/255 or 0.031; the checkpoint's own, else 8/255.")
     ] = None,
-    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
+    norm: Annotated[str, typer.Option(help="Linf, L2, L1 or L0.")] = "Linf",
     device: o.Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Images attacked together; part of the plan.")] = 250,
     out: Annotated[Path | None, typer.Option(help="Run directory; the same plan resumes in it.")] = None,
