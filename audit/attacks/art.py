@@ -74,13 +74,13 @@ def cw_l2(
 
 @attack("cw-l0", library=LIBRARY, norms=("L0",), needs="gradient", kind="minimal", reference=CW, cost=_l0_cost)
 def cw_l0(
-    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 20, search_steps: int = 9,
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 10, search_steps: int = 9,
     rounds: int = 40, share: float = 0.25, learning_rate: float = 0.01,
 ) -> Tensor:  # fmt: skip
     """The adversarial image with the fewest changed values (of each channel): the paper's loop around the L2 attack.
 
     Each of up to `rounds` rounds fixes at most the `share` of the values left that matters least; the authors fix
-    fewer at a time and take 1,000 steps. 20 steps are affordable: they need to find a direction, not a distance.
+    fewer at a time and take 1,000 steps. 10 are affordable and found smaller changes than 20 here: they need to find a direction, not a distance.
     """
     found = fewest(
         model, x, y, steps=steps, searches=search_steps, rounds=rounds, share=share, rate=learning_rate
