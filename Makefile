@@ -9,7 +9,7 @@ audit: $(VENV)/installed
 	$(BIN)/python -m audit run --defense super_fitting --suite adaptive
 
 test: $(VENV)/installed-dev check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadscope

@@ -50,7 +50,7 @@ RECIPES = {
         _sim("small", 20, 1e-3, "Eq. 14-16, SIM(10,20), one cycle on 20,000 images", 20_000),
         Recipe("vanilla", plain(cross_entropy), "lenet", 1.0, 10, f"{PAPER}, Table 3, without a defense"),
         Recipe(
-            "free", plain(cross_entropy), "lenet", 1.0, 1, "Shafahi et al. 2019, Algorithm 1, m = 10",
+            "free", plain(cross_entropy), "lenet", 1.0, 4, "Shafahi et al. 2019, Algorithm 1, m = 10",
             batch_size=FREE_BATCH, adversary=free_images, buffers=FreeBuffers(FREE_BATCH), after=FreeStep(EPS),
             replays=10, eps=EPS,
         ),
