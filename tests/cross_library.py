@@ -57,7 +57,7 @@ def art_square(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> T
 def foolbox_cw(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Tensor:
     import foolbox
 
-    attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=9, steps=200)
+    attack = foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=6, steps=100)
     result: Tensor = attack(foolbox.PyTorchModel(model, (0, 1)), x, y, epsilons=None)[0]
     return result
 
@@ -78,7 +78,7 @@ PAIRS = (
     Pair("PGD-20", "pgd", {"steps": 20, "rel_stepsize": 0.1}, "Linf", "foolbox", foolbox_pgd),
     Pair("APGD-CE", "apgd-ce", {"n_iter": 100}, "Linf", "torchattacks", torchattacks_apgd),
     Pair("Square, 1,000 queries", "square", {"n_queries": 1000, "rescale": 1}, "Linf", "ART", art_square),
-    Pair("C&W L2", "cw-l2", {}, "L2", "foolbox", foolbox_cw),
+    Pair("C&W L2", "cw-l2", {"steps": 40, "search_steps": 6}, "L2", "foolbox", foolbox_cw),
 )
 
 
