@@ -17,4 +17,4 @@ def test_two_libraries_agree_within_noise(pair, name):
     assert row.p_value > 0.01, str(row)
     if pair.norm == "L2":
         ours, theirs = row.median
-        assert ours <= 1.1 * theirs, str(row)
+        assert ours <= 1.25 * theirs, str(row)
