@@ -15,13 +15,13 @@ SURROGATE_IN_EVERY_NORM = "fmn"
 
 
 def filled(
-    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, dataset: str | None
+    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, shape: Sequence[int], dataset: str | None
 ) -> tuple[tuple[Step, ...], tuple[Step, ...], list[str]]:
     """The steps with their defaults; those after `settings` that apply; a sentence for each left out.
 
     A step is left out when its library is not installed, when it has no surrogate for the images, or when its attack
-    does not support the norm. dataset: the data set whose shipped surrogates fit the images; None for images of one's
-    own. Raises BadInput for a setting that no step has or an option that its attack refuses, MissingDependency when no
+    does not support the norm or such images. shape: (c, h, w) of the images; dataset: the data set whose shipped
+    surrogates fit them; None for images of one's own. Raises BadInput for a setting that no step has or an option that its attack refuses, MissingDependency when no
     library is there, Unsupported when no attack supports the norm.
     """
     fitted, missing = _installed(fitted)
@@ -29,7 +29,7 @@ def filled(
     own, _ = _with_surrogates(override(fitted, (), options), (), threat.norm, dataset)
     typed = [setting.partition("=")[0] for setting in settings]
     given, homeless = _with_surrogates(override(fitted, settings, options), typed, threat.norm, dataset)
-    kept, left_out = _supported(given, threat, complete=not missing)
+    kept, left_out = _supported(given, threat, shape, complete=not missing)
     return own, kept, [*missing, *homeless, *left_out]
 
 
@@ -103,17 +103,16 @@ def _with(step: Step, **params: Any) -> Step:
     return replace(step, params={**step.params, **params})
 
 
-def _supported(steps: Sequence[Step], threat: ThreatModel, *, complete: bool) -> tuple[tuple[Step, ...], list[str]]:
-    """The steps whose attack supports the norm, and a sentence for each that is left out.
+def _supported(
+    steps: Sequence[Step], threat: ThreatModel, shape: Sequence[int], *, complete: bool
+) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps whose attack supports the norm and the shape, and a sentence for each that is left out.
 
     Raises Unsupported when none is left. complete: no step was left out for want of its library.
     """
-    norms = {step.name: registry.attacks.load(step.attack).norms for step in steps}
-    kept = tuple(s for s in steps if threat.norm in norms[s.name])
-    left_out = [
-        f"step {s.name} is left out: attack {s.attack} supports {', '.join(norms[s.name])}, not {threat.norm}"
-        for s in steps if s not in kept
-    ]  # fmt: skip
+    obstacles = {step.name: _obstacle(step, threat, shape) for step in steps}
+    kept = tuple(s for s in steps if not obstacles[s.name])
+    left_out = [f"step {name} is left out: {obstacle}" for name, obstacle in obstacles.items() if obstacle]
     if not any(s.scope != "control" for s in kept):
         which, more = (
             ("", "") if complete else (" that is installed", ", or run `python -m audit doctor` for the others")
@@ -124,3 +123,12 @@ def _supported(steps: Sequence[Step], threat: ThreatModel, *, complete: bool) ->
     if threat.norm != "Linf":  # a control's eps of 1 spans the box in Linf only
         kept = tuple(replace(s, eps=1e4) if s.scope == "control" else s for s in kept)
     return kept, left_out
+
+
+def _obstacle(step: Step, threat: ThreatModel, shape: Sequence[int]) -> str:
+    """Why an attack cannot run on images of `shape` (c, h, w); empty when it can. Third parties' need no `fits`."""
+    attack = registry.attacks.load(step.attack)
+    if threat.norm not in attack.norms:
+        return f"attack {step.attack} supports {', '.join(attack.norms)}, not {threat.norm}"
+    fits = getattr(attack, "fits", None)
+    return "" if fits is None else str(fits(threat, shape))

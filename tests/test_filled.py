@@ -21,8 +21,8 @@ FULL = SUITES["full"].steps
 LINF, L0 = ThreatModel("Linf", 0.1), ThreatModel("L0", 20.0)
 
 
-def fill(*settings, steps=FULL, threat=LINF, dataset="fashion_mnist"):
-    own, kept, left_out = filled(steps, settings, threat, dataset)
+def fill(*settings, steps=FULL, threat=LINF, shape=(1, 28, 28), dataset="fashion_mnist"):
+    own, kept, left_out = filled(steps, settings, threat, shape, dataset)
     return {step.name: step.params for step in own}, {step.name: step.params for step in kept}, left_out
 
 
@@ -95,6 +95,18 @@ def test_under_l0_the_images_of_the_surrogate_are_made():
     x, y = torch.from_numpy(data.x[:4]), torch.from_numpy(data.y[:4])
     found = registry.attacks.load("transfer")(model, x, y, L0, seed=0, **fill(threat=L0)[1]["transfer"])
     assert (model(found).argmax(1) != y).any()
+
+
+def test_what_does_not_take_such_small_images_is_left_out_and_said():
+    threat = ThreatModel("L2", 1.0)
+    _, kept, left_out = fill(threat=threat, shape=(3, 4, 9))
+    assert "square" not in kept
+    sentence = "attack 'square' needs images of at least 5 x 5 under L2, got 4 x 9"
+    assert f"step square is left out: {sentence}" in left_out
+    with pytest.raises(Unsupported, match=sentence):
+        registry.attacks.load("square")(None, torch.rand(1, 3, 4, 9), torch.zeros(1), threat, seed=0)
+    assert "square" in fill(threat=threat, shape=(3, 5, 9))[1]
+    assert "square" in fill(shape=(3, 4, 9))[1]
 
 
 def test_what_is_not_installed_is_left_out_and_said(monkeypatch):
