@@ -38,6 +38,7 @@ class _Row:
     seconds: float = 0.0
     units: int = 0
     running: bool = False
+    error: str = ""
 
 
 class LiveTable:
@@ -84,6 +85,7 @@ class LiveTable:
         row.forwards += int(arrays["forwards"].sum())
         row.backwards += int(arrays["backwards"].sum())
         row.seconds += float(meta["seconds"])
+        row.error = row.error or " ".join(str(meta.get("error") or "").split())
         if begun:  # what an earlier run did took none of this run's time
             self.passes += int(arrays["forwards"].sum() + arrays["backwards"].sum())
 
@@ -91,16 +93,16 @@ class LiveTable:
         table = Table("step", "suite", "images", "broken", "forward", "backward", "time", box=None, header_style="bold")
         for step, row in zip(self.plan.steps, self.rows, strict=True):
             style = "bold" if row.running else ("" if row.units else "dim")
-            figures = (
-                f"{row.images:,}",
-                f"{row.broken:,}",
-                f"{row.forwards:,}",
-                f"{row.backwards:,}",
-                f"{row.seconds:.0f} s",
-            )
+            counts = (row.images, row.broken, row.forwards, row.backwards)
+            figures = (*(f"{count:,}" for count in counts), f"{row.seconds:.0f} s")
             cells = (step.name, step.suite, *(figures if row.units else ("", "", "", "", "")))
             table.add_row(*map(Text, cells), style=style)  # Text: brackets are not markup
-        return Group(table, Text(self._status()))
+        crashes = (
+            Text(f"{step.name}: {row.error}", style="yellow", no_wrap=True, overflow="ellipsis")
+            for step, row in zip(self.plan.steps, self.rows, strict=True)
+            if row.error
+        )
+        return Group(table, *crashes, Text(self._status()))
 
     def _status(self) -> str:
         spent = time.perf_counter() - self.started

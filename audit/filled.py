@@ -1,58 +1,134 @@
-"""The steps of a run with every option filled in, less those whose attack does not support the norm."""
+"""The steps of a run with every option filled in, less those that cannot run here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from audit import registry
-from audit.errors import Unsupported
+from audit.errors import MissingDependency, Unsupported
 from audit.settings import override
-from audit.types import Step, ThreatModel
+from audit.types import Norm, Step, ThreatModel
+
+SURROGATE_IN_EVERY_NORM = "fmn"
 
 
 def filled(
-    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, dataset: str | None
+    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, shape: Sequence[int], dataset: str | None
 ) -> tuple[tuple[Step, ...], tuple[Step, ...], list[str]]:
     """The steps with their defaults; those after `settings` that apply; a sentence for each left out.
 
-    dataset: the data set whose shipped surrogates fit the images; None for images of one's own. Raises BadInput for a setting that no step has, Unsupported when no attack supports the norm.
+    A step is left out when its library is not installed, when it has no surrogate for the images, or when its attack
+    does not support the norm or such images. shape: (c, h, w) of the images; dataset: the data set whose shipped
+    surrogates fit them; None for images of one's own. Raises BadInput for a setting that no step has or an option that its attack refuses, MissingDependency when no
+    library is there, Unsupported when no attack supports the norm.
     """
-    fitted, homeless = _with_surrogates(fitted, dataset)
+    fitted, missing = _installed(fitted)
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
-    kept, left_out = _supported(override(fitted, settings, options), threat)
-    return override(fitted, (), options), kept, [*homeless, *left_out]
+    own, _ = _with_surrogates(override(fitted, (), options), (), threat.norm, dataset)
+    typed = [setting.partition("=")[0] for setting in settings]
+    given, homeless = _with_surrogates(override(fitted, settings, options), typed, threat.norm, dataset)
+    kept, left_out = _supported(given, threat, shape, complete=not missing)
+    return own, kept, [*missing, *homeless, *left_out]
 
 
-def _with_surrogates(steps: Sequence[Step], dataset: str | None) -> tuple[tuple[Step, ...], list[str]]:
-    """Transfer steps with the surrogate's weights for `dataset`, and a sentence for each that has none."""
+def _installed(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps whose attack loads, and a sentence for each other. Raises MissingDependency when none is left."""
     kept, left_out = [], []
     for step in steps:
-        name = step.params.get("surrogate")
-        if not name:
+        try:
+            registry.attacks.load(step.attack)
             kept.append(step)
-            continue
-        known = registry.defenses.load(name)
-        if dataset in {*known.zoo, *known.external}:
-            kept.append(replace(step, params={**step.params, "dataset": dataset}))
-        else:
-            left_out.append(f"step {step.name} is left out: no weights of {name} are at hand for these images")
+        except MissingDependency as error:
+            left_out.append(f"step {step.name} is left out: {error}")
+            lacking = error
+    if not any(step.scope != "control" for step in kept) and left_out:
+        raise lacking
     return tuple(kept), left_out
 
 
-def _supported(steps: Sequence[Step], threat: ThreatModel) -> tuple[tuple[Step, ...], list[str]]:
-    """The steps whose attack supports the norm, and a sentence for each that is left out.
+def _with_surrogates(
+    steps: Sequence[Step], typed: Collection[str], norm: Norm, dataset: str | None
+) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps, `transfer` with its surrogate settled, once their attacks have accepted their options.
 
-    Raises Unsupported when none is left.
+    typed: the options that the user set, as `step.option`. Also returns a sentence for each step without a surrogate.
     """
-    norms = {step.name: registry.attacks.load(step.attack).norms for step in steps}
-    kept = tuple(s for s in steps if threat.norm in norms[s.name])
-    left_out = [
-        f"step {s.name} is left out: attack {s.attack} supports {', '.join(norms[s.name])}, not {threat.norm}"
-        for s in steps if s not in kept
-    ]  # fmt: skip
+    kept, left_out = [], []
+    for step in steps:
+        if step.attack == "transfer" and step.params["run"] and f"{step.name}.surrogate" not in typed:
+            step = _with(step, surrogate="")  # the suite's own, which the run replaces
+        _check(step)
+        if step.attack != "transfer" or step.params["run"]:
+            kept.append(step)
+            continue
+        step, obstacle = _settled(step, typed, norm, dataset)
+        if obstacle:
+            left_out.append(f"step {step.name} is left out: {obstacle}")
+        else:
+            kept.append(step)
+    return tuple(kept), left_out
+
+
+def _check(step: Step) -> None:
+    """Raise BadInput for options that the attack refuses. Third parties' attacks need not have a `check`."""
+    check = getattr(registry.attacks.load(step.attack), "check", None)
+    if check is not None:
+        check(step.params)
+
+
+def _settled(step: Step, typed: Collection[str], norm: Norm, dataset: str | None) -> tuple[Step, str]:
+    """A transfer step with the data set of its weights and an attack for the norm, and what stands in its way.
+
+    What the user typed stays as it is. Else the weights are those for `dataset`; and `fmn`, which knows every norm,
+    makes the images where `by` does not support this one.
+    """
+    name, by = step.params["surrogate"], step.params["by"]
+    known = registry.defenses.load(name)
+    wanted = step.params["dataset"] if f"{step.name}.dataset" in typed else dataset
+    if wanted not in {*getattr(known, "zoo", ()), *getattr(known, "external", ())}:
+        return step, f"no weights of {name} are at hand for these images"
+    if f"{step.name}.by" not in typed and norm not in registry.attacks.load(by).norms:
+        by = SURROGATE_IN_EVERY_NORM
+    try:
+        maker = registry.attacks.load(by)
+    except MissingDependency as error:
+        return step, str(error)
+    obstacle = "" if norm in maker.norms else f"attack {by} supports {', '.join(maker.norms)}, not {norm}"
+    return _with(step, dataset=wanted, by=by), obstacle
+
+
+def _with(step: Step, **params: Any) -> Step:
+    return replace(step, params={**step.params, **params})
+
+
+def _supported(
+    steps: Sequence[Step], threat: ThreatModel, shape: Sequence[int], *, complete: bool
+) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps whose attack supports the norm and the shape, and a sentence for each that is left out.
+
+    Raises Unsupported when none is left. complete: no step was left out for want of its library.
+    """
+    obstacles = {step.name: _obstacle(step, threat, shape) for step in steps}
+    kept = tuple(s for s in steps if not obstacles[s.name])
+    left_out = [f"step {name} is left out: {obstacle}" for name, obstacle in obstacles.items() if obstacle]
     if not any(s.scope != "control" for s in kept):
-        raise Unsupported(f"no attack of this suite supports {threat.norm}; choose another --norm or --suite")
+        which, more = (
+            ("", "") if complete else (" that is installed", ", or run `python -m audit doctor` for the others")
+        )
+        raise Unsupported(
+            f"no attack of this suite{which} supports {threat.norm}; choose another --norm or --suite{more}"
+        )
     if threat.norm != "Linf":  # a control's eps of 1 spans the box in Linf only
         kept = tuple(replace(s, eps=1e4) if s.scope == "control" else s for s in kept)
     return kept, left_out
+
+
+def _obstacle(step: Step, threat: ThreatModel, shape: Sequence[int]) -> str:
+    """Why an attack cannot run on images of `shape` (c, h, w); empty when it can. Third parties' need no `fits`."""
+    attack = registry.attacks.load(step.attack)
+    if threat.norm not in attack.norms:
+        return f"attack {step.attack} supports {', '.join(attack.norms)}, not {threat.norm}"
+    fits = getattr(attack, "fits", None)
+    return "" if fits is None else str(fits(threat, shape))

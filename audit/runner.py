@@ -93,7 +93,9 @@ def prepare(
     with _accepts(images.source, x):
         seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
     nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
-    own, steps, unsupported = filled(fit(chosen.steps, nature), settings, threat, dataset if data is None else None)
+    own, steps, unsupported = filled(
+        fit(chosen.steps, nature), settings, threat, images.x.shape[1:], dataset if data is None else None
+    )
     stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=data is not None)
     identity = {
         "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),

@@ -46,8 +46,9 @@ def _parse(setting: str, text: str, default: Any) -> int | float | str:
         value: int | float = kind(text)
     except ValueError:
         raise BadInput(f"--set {setting!r} has value {text!r}, expected {kind.__name__} such as {default}") from None
-    if not 0 < value < math.inf:  # NaN too
-        raise BadInput(f"--set {setting!r} has value {text}, expected a positive {kind.__name__} such as {default}")
+    if not (0 < value < math.inf or value == default == 0):  # NaN too
+        expected = f"a positive {kind.__name__} such as {default}" if default else f"0 or a positive {kind.__name__}"
+        raise BadInput(f"--set {setting!r} has value {text}, expected {expected}")
     return value
 
 

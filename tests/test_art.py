@@ -10,7 +10,7 @@ from audit.attacks.art_estimator import Estimator, Spent, Watched, pull_back
 from audit.geometry import distance
 from audit.testing import linear_problem
 from audit.types import ThreatModel
-from tests.planted import TinyCNN, images
+from tests.planted import Brightness, Counting, TinyCNN, dark, images
 from tests.test_attacks import SHORT
 
 NAMES = ("cw-l0", "cw-l2", "cw-linf", "hopskipjump", "boundary", "zoo")
@@ -103,13 +103,15 @@ def test_a_start_is_found_where_uniform_noise_is_none():
 
 
 def test_no_more_than_the_queries_are_asked_and_the_nearest_is_kept():
-    model, x, y = linear_problem(0)
-    eye = Watched(model, x[:1], y[:1], "L2", queries=5, decision=True)
+    model, (x, y) = Counting(Brightness()), dark(1)  # brightness 0.4; the boundary is at 0.5
+    asked = torch.cat([x + away for away in (0.05, 0.3, 0.15, 0.2, 0.02, 0.11, 0.12, 0.13, 0.14)])
+    eye = Watched(model, x, y, "L2", queries=5, decision=True)
+    model.rows = 0  # it has looked how many classes there are
     with pytest.raises(Spent):
-        eye.predict(torch.rand(9, *x.shape[1:]).numpy())
-    assert eye._left == 0
-    if eye.reach < float("inf"):
-        assert float(distance(eye.nearest, x[:1], "L2")) == pytest.approx(eye.reach)
+        eye.predict(asked.numpy())
+    assert model.rows == 5
+    assert torch.equal(eye.nearest, asked[2:3])  # nearer ones either fool nobody or come too late
+    assert float(distance(eye.nearest, x, "L2")) == pytest.approx(eye.reach)
 
 
 @pytest.mark.parametrize("norm", ["L2", "Linf"])

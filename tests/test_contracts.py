@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_each_of_our_own_attacks_has_a_file_and_says_that_it_is_ours():
         assert (registry.attacks.load(name).library == OURS) == (place(name) == "audit.attacks.own"), name
 
 
-def test_attacks_and_adapters_may_not_import_what_runs_them():
-    for package, others in (("audit.attacks", {"adapters"}), ("adapters", {"audit.attacks"})):
-        assert {"defenses", "reports", "audit.engine", "audit.runner", *others} <= forbidden(package)
+def test_attacks_adapters_and_defenses_may_not_import_what_runs_them():
+    machinery = {"audit.engine", "audit.runner", "audit.results", "audit.plan", "audit.oracle"}
+    known = {"audit.attacks", "adapters", "defenses"}
+    for package in known:
+        assert {"reports", *machinery, *known} - {package} <= forbidden(package)
+
+
+def test_modules_that_call_themselves_torch_free_are_held_to_it():
+    said = {
+        f"audit.{path.stem}"
+        for path in (ROOT / "audit").glob("*.py")
+        if "torch-free." in (ast.get_docstring(ast.parse(path.read_text())) or "").lower()
+    }
+    assert "audit.claims" in said
+    assert {module for module in said if "torch" not in forbidden(module)} == set()

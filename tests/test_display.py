@@ -43,6 +43,20 @@ def test_brackets_in_names_paths_and_sentences_are_printed():
         assert text in printed(made)
 
 
+def test_what_went_wrong_in_a_unit_is_said_below_the_table():
+    made, first = console(), [unit for unit in PLAN.units() if unit.step is not None][:2]
+    table = display.LiveTable(made, PLAN, [10, 10])
+    table.end(first[0], arrays(), {"seconds": 1.0, "error": None})
+    made.print(table._render())
+    assert "RuntimeError" not in printed(made)
+    table.end(first[1], arrays(), {"seconds": 1.0, "error": "RuntimeError: [b]no\n image " + "x" * 200})
+    made.print(table._render())
+    name = PLAN.steps[first[1].step].name
+    (said,) = [line for line in printed(made).splitlines() if "RuntimeError" in line]
+    assert said.startswith(f"{name}: RuntimeError: [b]no image xxx")
+    assert said.rstrip().endswith("…")
+
+
 def test_brackets_in_the_final_panel_are_printed(tmp_path):
     audit = run("undefended", suite="quick", n=4, out=tmp_path, settings=("pgd-20.steps=1", "unbounded.n_iter=1"))
     plan = replace(audit.results.plan, identity={**audit.results.plan.identity, "defense": "[b]mine"})

@@ -13,7 +13,7 @@ from audit.settings import override, resolve_temperature
 from audit.suites import SUITES, get_suite
 from audit.types import AdapterSpec, Step
 
-OPTIONS = {"pgd": {"steps": 20, "rel_stepsize": 0.1}, "square": {"n_queries": 5000}, "fgsm": {}}
+OPTIONS = {"pgd": {"steps": 20, "rel_stepsize": 0.1}, "square": {"n_queries": 5000, "rescale": 0}, "fgsm": {}}
 STEPS = (
     Step("fgsm", "fgsm", "claimed", "all"),
     Step("pgd-20", "pgd", "claimed", "all", params={"steps": 20, "rel_stepsize": 0.1}),
@@ -106,8 +106,9 @@ def test_get_suite():
         (["pgd-20.steps=50"], 1, {"steps": 50, "rel_stepsize": 0.1}),
         (["pgd-20.rel_stepsize=0.25"], 1, {"steps": 20, "rel_stepsize": 0.25}),
         (["pgd-20.steps=50", "pgd-20.rel_stepsize=1"], 1, {"steps": 50, "rel_stepsize": 1.0}),
-        (["square.n_queries=10"], 2, {"n_queries": 10}),
-        (["square.n_queries=10", "square.n_queries=11"], 2, {"n_queries": 11}),
+        (["square.n_queries=10"], 2, {"n_queries": 10, "rescale": 0}),
+        (["square.n_queries=10", "square.n_queries=11"], 2, {"n_queries": 11, "rescale": 0}),
+        (["square.rescale=1", "square.rescale=0"], 2, {"n_queries": 5000, "rescale": 0}),
     ],
 )
 def test_override_changes_that_option_alone(settings, number, params):
@@ -150,6 +151,7 @@ def test_an_option_that_is_text_takes_any_text(setting, value):
         ("pgd-20.steps=1.5", r"has value '1.5', expected int such as 20"),
         ("pgd-20.rel_stepsize=1/10", r"has value '1/10', expected float such as 0.1"),
         ("pgd-20.steps=0", r"has value 0, expected a positive int such as 20"),
+        ("square.rescale=-1", r"has value -1, expected 0 or a positive int$"),
         ("pgd-20.steps=-5", r"has value -5, expected a positive int"),
         ("pgd-20.rel_stepsize=nan", r"has value nan, expected a positive float such as 0.1"),
         ("pgd-20.rel_stepsize=inf", r"has value inf, expected a positive float"),

@@ -8,7 +8,6 @@ import torchattacks
 
 from audit import registry
 from audit.attacks.torchattacks import _depthwise
-from audit.errors import Unsupported
 from audit.rng import Stream
 from audit.types import ThreatModel
 from tests.planted import Brightness, TinyCNN, images
@@ -88,9 +87,35 @@ def test_smoothing_mixes_no_channels():
     assert torch.allclose(got, torch.cat(each, 1), atol=1e-6)
 
 
-def test_ti_dim_refuses_images_that_are_not_square():
-    with pytest.raises(Unsupported, match="needs square images, got 8 x 6"):
-        run("ti-dim", Brightness(), torch.rand(2, 1, 8, 6), torch.zeros(2, dtype=torch.int64))
+class OneShape(torch.nn.Module):
+    """Left half against right half, for images of one shape alone; it keeps what it sees."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.seen = shape, []
+        self.ramp = torch.linspace(-1, 1, shape[2])
+        self.eval()
+
+    def forward(self, x):
+        assert x.shape[1:] == self.shape
+        self.seen.append(x.detach().clone())
+        score = (x * self.ramp).flatten(1).sum(1)
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 24), (1, 24, 20), (1, 3, 9)])
+def test_ti_dim_takes_images_that_are_not_square(shape):
+    model, x = OneShape(shape), torch.rand(16, *shape, generator=torch.Generator().manual_seed(1))
+    y = model(x).argmax(1)
+    model.seen.clear()
+    found = run("ti-dim", model, x, y)
+    assert float((found - x).abs().max()) <= EPS + 1e-6
+    best = run("fgsm", OneShape(shape), x, y)  # of a linear network there is no better
+    lost, most = (float((model(x) - model(z)).gather(1, y[:, None]).mean()) for z in (found, best))
+    assert lost > 0.6 * most > 0
+    far = [float((images - x).abs().max()) > 2 * EPS for images in model.seen[:10]]
+    assert any(far)  # shrunk and padded
+    assert not all(far)  # diversity_prob 0.7
 
 
 def test_eot_pgd_on_a_network_without_randomness_is_pgd():

@@ -84,8 +84,11 @@ def test_a_torn_unit_is_no_source(tmp_path):
 def test_a_run_without_fitting_images_is_refused(tmp_path):
     x, y = dark(3)
     threat = ThreatModel("Linf", 0.1)
-    with pytest.raises(BadInput, match=r"stores no adversarial images of shape \(1, 8, 8\); type"):
+    with pytest.raises(BadInput, match=r"nowhere', which holds no run; type"):
         transfer(Brightness(), x, y, threat, seed=0, run=str(tmp_path / "nowhere"))
+    run = store(tmp_path / "idle", ("none", torch.zeros(0, 1, 8, 8)))
+    with pytest.raises(BadInput, match=r"stores no adversarial images of shape \(1, 8, 8\); type"):
+        transfer(Brightness(), x, y, threat, seed=0, run=run)
     run = store(tmp_path, ("colour", torch.rand(2, 3, 8, 8)))
     with pytest.raises(BadInput, match=r"only of shape \(3, 8, 8\)"):
         transfer(Brightness(), x, y, threat, seed=0, run=run)

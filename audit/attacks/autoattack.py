@@ -7,7 +7,7 @@ image per sample, or the clean image; FAB the nearest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -213,9 +213,15 @@ def fab_t(
     return _fab(model, x, y, threat, n_iter, min(n_target_classes, _classes(model, x) - 1), 1)
 
 
+def _large_enough(threat: ThreatModel, shape: Sequence[int]) -> str:
+    if threat.norm == "Linf" or min(shape[1:]) >= 5:
+        return ""
+    return f"attack 'square' needs images of at least 5 x 5 under {threat.norm}, got {' x '.join(map(str, shape[1:]))}"
+
+
 @attack(
-    "square", library=LIBRARY, norms=NORMS, needs="scores", reference="Andriushchenko et al. 2020, arXiv 1912.00049",
-    cost=lambda params: (1 + int(params["n_queries"]), 0),
+    "square", library=LIBRARY, norms=NORMS, needs="scores", fits=_large_enough,
+    reference="Andriushchenko et al. 2020, arXiv 1912.00049", cost=lambda params: (1 + int(params["n_queries"]), 0),
 )  # fmt: skip
 def square(
     model: nn.Module,
@@ -232,10 +238,8 @@ def square(
     rescale: 0 shrinks the patches as for 10,000 queries, as AutoAttack does however few are asked; 1 shrinks them over
     `n_queries`, as the attack's own paper and ART do. With 1,000 queries that breaks clearly more images.
     """
-    if threat.norm != "Linf" and min(x.shape[2:]) < 5:
-        raise Unsupported(
-            f"attack 'square' needs images of at least 5 x 5 under {threat.norm}, got {tuple(x.shape[2:])}"
-        )
+    if obstacle := _large_enough(threat, x.shape[1:]):
+        raise Unsupported(obstacle)
     engine = SquareAttack(
         model, norm=threat.norm, n_queries=n_queries, eps=threat.eps, p_init=0.8, n_restarts=1, seed=seed,
         device=x.device, resc_schedule=bool(rescale),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,8 @@ from audit.types import Norm, ThreatModel
 
 Function = Callable[..., Tensor]
 Cost = Callable[[Mapping[str, Any]], tuple[int, int]]
+Check = Callable[[Mapping[str, Any]], None]
+Fits = Callable[[ThreatModel, Sequence[int]], str]
 
 
 class BrokenAttack(RuntimeError):
@@ -28,7 +30,8 @@ class WrappedAttack:
     """A library's attack behind the `Attack` protocol. Made by the `attack` decorator.
 
     reach: how far, as a multiple of the distance to the boundary, the contract lets it come (`audit.testing`). An
-    attack that asks for more than 1.25 says why in its docstring.
+    attack that asks for more than 1.25 says why in its docstring. checks: what `check` calls with every option.
+    fits: what stands in the way of images of shape (c, h, w) under a threat model; empty for nothing.
     """
 
     name: str
@@ -40,6 +43,8 @@ class WrappedAttack:
     function: Function
     passes: Cost
     reach: float = 1.25
+    checks: Check | None = None
+    fits: Fits = lambda _threat, _shape: ""
 
     @property
     def defaults(self) -> Mapping[str, Any]:
@@ -49,6 +54,11 @@ class WrappedAttack:
 
     def cost(self, params: Mapping[str, Any]) -> tuple[int, int]:
         return self.passes({**self.defaults, **params})
+
+    def check(self, params: Mapping[str, Any]) -> None:
+        """Raise BadInput for options that the attack would refuse: a run says so before its first unit."""
+        if self.checks is not None:
+            self.checks({**self.defaults, **params})
 
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, **options: Any
@@ -93,15 +103,18 @@ def attack(
     cost: Cost,
     kind: Literal["budget", "minimal"] = "budget",
     reach: float = 1.25,
+    check: Check | None = None,
+    fits: Fits = lambda _threat, _shape: "",
 ) -> Callable[[Function], WrappedAttack]:
     """Turn `f(model, x, y, threat, *, seed, <options>)` into a registered attack.
 
     A "minimal" function returns for each image the nearest adversarial one it found, wherever that lies: eps does not
-    hold it back. Where it found none, the row is the clean image.
+    hold it back. Where it found none, the row is the clean image. check: raises BadInput for options that `f` would
+    refuse, given all of them. fits: see `WrappedAttack`.
     """
 
     def wrap(function: Function) -> WrappedAttack:
-        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach)
+        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach, check, fits)
 
     return wrap
 

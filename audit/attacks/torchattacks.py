@@ -17,7 +17,6 @@ import torchattacks
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
-from audit.errors import Unsupported
 from audit.types import ThreatModel
 
 LIBRARY = "torchattacks"
@@ -148,6 +147,21 @@ class _FirstChannels(nn.Module):
         return logits
 
 
+class _AnyShape(torchattacks.TIFGSM):  # type: ignore[misc]
+    """The library shrinks every image to a square, which a model of other images does not take."""
+
+    def input_diversity(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if height == width:
+            shrunk: Tensor = super().input_diversity(x)
+            return shrunk
+        square = F.interpolate(x, size=(max(height, width),) * 2, mode="bilinear", align_corners=False)
+        moved = super().input_diversity(square)
+        if moved is square:  # this time the dice left it alone
+            return x
+        return F.interpolate(moved, size=(height, width), mode="bilinear", align_corners=False)
+
+
 def _depthwise(kernel: Tensor, channels: int) -> Tensor:
     """Weights that smooth each of `channels` (a multiple of 3) by itself with `kernel` (k, k), in three groups."""
     own = torch.arange(channels)
@@ -179,13 +193,11 @@ def ti_dim(
     multiple of three. Its Gaussian spans three sigma to each side. Made to transfer: on the network under attack
     smoothing and shrinking cost strength, most where pixels matter one by one: up to eight times the distance, and
     there half of the images. An image stays where its gradient once vanishes, as in `mi-fgsm`.
-    Raises Unsupported for images that are not square.
+    Images that are not square are stretched to a square, shrunk there and stretched back.
     """
-    channels, height, width = x.shape[1:]
-    if height != width:
-        raise Unsupported(f"attack 'ti-dim' needs square images, got {height} x {width}; use mi-fgsm")
+    channels = x.shape[1]
     padded = F.pad(x, (0, 0, 0, 0, 0, -channels % 3))
-    engine = torchattacks.TIFGSM(
+    engine = _AnyShape(
         _FirstChannels(model, channels), eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps, decay=decay,
         diversity_prob=diversity_prob, len_kernel=len_kernel,
     )  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, LOSSES, Best, Loss, ascent, choice
+from audit.attacks.own.common import LIBRARY, LOSSES, Best, Loss, ascent, choice, one_of
 from audit.geometry import project
 from audit.types import ThreatModel
 
@@ -62,6 +62,7 @@ def _climb(
 
 @attack(
     "a3", library=LIBRARY, norms=("Linf",), needs="gradient", cost=_cost,
+    check=one_of("a3", "loss", LOSSES),
     reference="Liu et al. 2022, arXiv 2203.05154; super-fitting paper, Eq. 4-6",
 )  # fmt: skip
 def a3(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, LOSSES, TINY, Loss, ascent, choice, per_row, steepest
+from audit.attacks.own.common import LIBRARY, LOSSES, TINY, Loss, ascent, choice, one_of, per_row, steepest
 from audit.geometry import distance, project
 from audit.types import ThreatModel
 
@@ -48,6 +48,7 @@ def _bisect(
 
 @attack(
     "an-pgd", library=LIBRARY, norms=("Linf", "L2"), needs="gradient", kind="minimal", cost=_cost,
+    check=one_of("an-pgd", "loss", LOSSES),
     reference="Ding et al. 2020, arXiv 1812.02637, Algorithm 1",
 )  # fmt: skip
 def an_pgd(

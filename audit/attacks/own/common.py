@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,15 @@ def choice(attack: str, option: str, value: str, known: Mapping[str, T]) -> T:
     if value not in known:
         raise BadInput(f"attack {attack!r} has no {option} {value!r}: {closest(value, sorted(known))}")
     return known[value]
+
+
+def one_of(attack: str, option: str, known: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
+    """The `check` of an attack with one option of several named values. It raises BadInput, as `choice` does."""
+
+    def check(params: Mapping[str, Any]) -> None:
+        choice(attack, option, params[option], known)
+
+    return check
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:

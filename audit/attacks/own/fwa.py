@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, LOSSES, TINY, Best, ascent, choice, per_row
+from audit.attacks.own.common import LIBRARY, LOSSES, TINY, Best, ascent, choice, one_of, per_row
 from audit.geometry import project
 from audit.types import ThreatModel
 
@@ -63,7 +63,7 @@ class _Transport:
 
 @attack(
     "fwa", library=LIBRARY, norms=("Linf",), needs="gradient", reference="Wu et al. 2020, arXiv 2008.02883",
-    cost=lambda params: (int(params["steps"]) + 1, int(params["steps"])),
+    cost=lambda params: (int(params["steps"]) + 1, int(params["steps"])), check=one_of("fwa", "loss", LOSSES),
 )  # fmt: skip
 def fwa(
     model: nn.Module,

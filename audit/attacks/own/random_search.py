@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, TINY, choice, steepest
+from audit.attacks.own.common import LIBRARY, TINY, choice, one_of, steepest
 from audit.geometry import project
 from audit.types import Norm, ThreatModel
 
@@ -48,6 +48,7 @@ DRAWS: Mapping[str, Mapping[Norm, Draw]] = {
 
 @attack(
     "random-search", library=LIBRARY, norms=("Linf", "L2", "L1"), needs="decision", reach=6.0,
+    check=one_of("random-search", "where", DRAWS),
     reference="Carlini et al. 2019, arXiv 1902.06705, Sec. 4.3", cost=lambda params: (int(params["n_draws"]), 0),
 )  # fmt: skip
 @torch.no_grad()

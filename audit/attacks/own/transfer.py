@@ -85,8 +85,27 @@ def _surrogate(name: str, dataset: str, x: Tensor) -> nn.Module:
     return model.requires_grad_(False)
 
 
+def _check(params: Mapping[str, Any]) -> None:
+    """Raise BadInput unless there is exactly one source of images, and it has a name that is known or holds a run."""
+    surrogate, by, run = params["surrogate"], params["by"], params["run"]
+    if bool(surrogate) == bool(run):
+        got = f"surrogate={surrogate!r} and run={run!r}" if surrogate else "neither"
+        raise BadInput(
+            f"attack 'transfer' needs either surrogate=DEFENSE or run=PATH, got {got}; "
+            "type for example --set transfer.surrogate=undefended"
+        )
+    if run:
+        if not _units(Path(run)):
+            raise BadInput(f"transfer.run is {run!r}, which holds no run; type the directory of one, as runs/NAME")
+        return
+    registry.defenses.target(surrogate)
+    registry.attacks.target(by)
+    if by == "transfer":
+        raise BadInput("attack 'transfer' cannot make its images by itself; type --set transfer.by=apgd-margin")
+
+
 @attack(
-    "transfer", library=LIBRARY, norms=NORMS, needs="decision", cost=_cost,
+    "transfer", library=LIBRARY, norms=NORMS, needs="decision", cost=_cost, check=_check,
     reference="Papernot et al. 2016, arXiv 1605.07277",
 )  # fmt: skip
 def transfer(
@@ -108,16 +127,9 @@ def transfer(
     image stored there that lies in the ball around an image is tried on the attacked model, until one fools it. An
     image for which none is stored stays as it is. The run may be of any defense; what counts is the distance.
     """
-    if bool(surrogate) == bool(run):
-        got = f"surrogate={surrogate!r} and run={run!r}" if surrogate else "neither"
-        raise BadInput(
-            f"attack 'transfer' needs either surrogate=DEFENSE or run=PATH, got {got}; "
-            "type for example --set transfer.surrogate=undefended"
-        )
+    _check({"surrogate": surrogate, "by": by, "run": run})
     if run:
         return _from_run(model, x, y, threat, Path(run))
-    if by == "transfer":
-        raise BadInput("attack 'transfer' cannot make its images by itself; type --set transfer.by=apgd-margin")
     maker = registry.attacks.load(by)
     images: Tensor = maker(_surrogate(surrogate, dataset, x), x, y, threat, seed=seed)
     return images
