@@ -17,7 +17,9 @@ from audit.types import Step
 
 UNNAMED = "unnamed"
 AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (("apgd-ce", {"n_iter": 100}), ("apgd-t", {}))
-REST_OF_AUTOATTACK = "of AutoAttack its two APGD attacks run here; all four run with --suite standard"
+REST_OF_AUTOATTACK = (
+    "of AutoAttack its two APGD attacks run here; --suite standard runs all four, or says which it leaves out"
+)
 STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4, and within 5 % TPAP's code, whose paper prints none
 STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
 LENGTHS = ("steps", "n_iter", "n_queries")

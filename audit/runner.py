@@ -27,7 +27,7 @@ from audit.oracle import draws_for
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
-from audit.rules import Nature, fit
+from audit.rules import Nature, fit, omitted
 from audit.runlog import logging_to
 from audit.settings import resolve_temperature
 from audit.sources import Sources, check_shape, command_line
@@ -110,7 +110,7 @@ def prepare(
     runtime = {
         "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "device": str(place),
         "weights": str(checkpoint.path), "data_source": images.source, "sources": record,
-        "unsupported": [*chosen.left_out, *unsupported],
+        "unsupported": [*chosen.left_out, *omitted(chosen.steps, nature), *unsupported],
         "classes": list(images.classes), "paper_claims": [asdict(c) for c in own_claims(known)],
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip

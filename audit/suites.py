@@ -86,7 +86,7 @@ ADAPTIVE_STEPS = (
     Step("apgd-dlr", "apgd-dlr", "adaptive", why="a loss that is invariant to scale"),
     Step("apgd-t", "apgd-t", "adaptive", why="towards each of nine classes"),
     Step("fab-t", "fab-t", "adaptive", why="the nearest boundary of each class"),
-    Step("square", "square", "adaptive", why="no gradient at all, 5,000 queries"),
+    Step("square", "square", "adaptive", why="no gradient at all"),
 )
 
 STANDARD_STEPS = (
