@@ -73,7 +73,7 @@ def prepare(
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    line = chosen_line(claim, defense, dataset if data is None else "of one's own", claim_robust)
+    line = chosen_line(claim, defense, dataset, claim_robust, own_images=data is not None)
     asked, eps = Asked(claim_robust, claim_attack, claim_clean, line), radius(line, eps, norm)
     n, seed, batch_size = _numbers(n, seed, batch_size)
     chosen = choose(suite, defense, dataset, norm, attack=claim_attack, line=line)
