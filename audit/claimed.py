@@ -17,16 +17,19 @@ from audit.types import Step
 
 UNNAMED = "unnamed"
 AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (("apgd-ce", {"n_iter": 100}), ("apgd-t", {}))
-REST_OF_AUTOATTACK = "of AutoAttack its two APGD attacks run here; all four run with --suite standard"
+REST_OF_AUTOATTACK = (
+    "of AutoAttack its two APGD attacks run here; --suite standard runs all four, or says which it leaves out"
+)
 STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4, and within 5 % TPAP's code, whose paper prints none
 STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
 LENGTHS = ("steps", "n_iter", "n_queries")
+FEW = {step.attack: step.limit for step in SUITES["full"].steps if step.limit and step.scope != "control"}
 TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The steps of a run, and a sentence for each claim that none of them runs."""
+    """The steps of a run, and a sentence for each attack of a claim that none of them runs."""
 
     steps: tuple[Step, ...]
     left_out: tuple[str, ...] = ()
@@ -38,7 +41,8 @@ def choose(
     """The steps of a suite, with what the claim under audit asks for.
 
     A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed" of
-    a defense whose paper is in the data runs all that its claims for this data set name, or for any if none is for it.
+    a defense that printed claims speak of runs all that those for this data set name, or for any if none is for it; where
+    none of these attacks can run, what the suite has.
     Raises UnknownName, BadInput, and what loading an attack raises.
     """
     steps = steps_for(suite, defense)
@@ -48,8 +52,9 @@ def choose(
         runnable(line)
         claimed = tuple(_steps(line.attack, line.params, defense))
         left_out = (REST_OF_AUTOATTACK,) if line.attack == "autoattack" else ()
-    elif suite == "claimed" and any(c.own for c in claims_of(defense)):
-        claimed, left_out = _named(defense, dataset, norm)
+    elif suite == "claimed":
+        named, left_out = _named(defense, dataset, norm)
+        claimed = named or claimed
     if attack != UNNAMED:
         claimed = _joined(claimed, typed(attack, defense))
     return Chosen((*claimed, *(step for step in steps if step.suite != "claimed")), left_out)
@@ -80,23 +85,45 @@ def typed(text: str, defense: str) -> tuple[Step, ...]:
 
 
 def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tuple[str, ...]]:
-    """The steps of all attacks that a paper's claims name, short ones first, and why the others are left out."""
-    lines = [c for c in claims_of(defense) if c.quantity == "robust_accuracy" and c.knowledge in ("white", "grey", "")]
-    lines = [c for c in lines if c.dataset == dataset] or lines
-    first: dict[tuple[str, str], PaperClaim] = {}
-    for line in lines:
-        first.setdefault((line.attack, json.dumps(line.params, sort_keys=True)), line)
+    """The steps of all attacks that printed claims name, short ones first, and why the others are left out."""
     steps: tuple[Step, ...] = ()
-    said = []
-    for line in first.values():
+    said: dict[tuple[str, str], str] = {}  # of one attack that cannot run for one reason, the first line
+    for line in _lines(defense, dataset):
+        if not _timed(line) and any(step.attack == line.attack for step in steps):
+            continue  # its length is not printed, and others print theirs
         obstacle = _obstacle(line, norm)
+        if not obstacle and line.attack in FEW:
+            obstacle = f"too dear for every image; suite full runs {line.attack} on {FEW[line.attack]} of them"
         if obstacle:
-            said.append(f"the attack of claim {line.id} is left out: {obstacle}")
+            said.setdefault((line.attack, obstacle), f"the attack of claim {line.id} is left out: {obstacle}")
             continue
         steps = _joined(steps, _steps(line.attack, line.params, defense))
         if line.attack == "autoattack":
-            said.append(REST_OF_AUTOATTACK)
-    return tuple(sorted(steps, key=_length)), tuple(said)
+            said[line.attack, ""] = REST_OF_AUTOATTACK
+    return tuple(sorted(steps, key=_length)), tuple(said.values())
+
+
+def _lines(defense: str, dataset: str) -> list[PaperClaim]:
+    """One line for each attack and options that the claims on a defense name; those with a length first.
+
+    Of targeted attacks the best case counts: the easiest target of all is what an attack without a target finds.
+    """
+    lines = [c for c in claims_of(defense) if c.knowledge in ("white", "grey", "")]
+    lines = [c for c in lines if c.quantity == "robust_accuracy" or _easiest(c)]
+    lines = [c for c in lines if c.dataset == dataset] or lines
+    first: dict[tuple[str, str], PaperClaim] = {}
+    for line in lines:
+        plain = replace(line, params={option: value for option, value in line.params.items() if option != "case"})
+        first.setdefault((line.attack, json.dumps(plain.params, sort_keys=True)), plain)
+    return sorted(first.values(), key=lambda c: not _timed(c))
+
+
+def _timed(line: PaperClaim) -> bool:
+    return any(name in line.params for name in LENGTHS)
+
+
+def _easiest(line: PaperClaim) -> bool:
+    return line.quantity == "success_rate" and line.params.get("case") == "best"
 
 
 def _obstacle(line: PaperClaim, norm: str) -> str:
@@ -127,6 +154,19 @@ def runnable(line: PaperClaim) -> None:
         )
 
 
+def by_hand(line: PaperClaim, defense: str) -> str:
+    """What to type to hold a run of `defense` to a line's number, under the line's attack where it can run."""
+    robust = f"--claim-robust {line.value}"
+    if _obstacle(line, line.norm):
+        return robust
+    usual = typed(line.label, defense)
+    said = [robust, f"--claim-attack {line.label}"]
+    if line.attack != "autoattack":
+        known = {**registry.attacks.load(line.attack).defaults, **usual[0].params}
+        said += [f"--set {usual[0].name}.{o}={v}" for o, v in line.params.items() if known[o] != v]
+    return " ".join(said)
+
+
 def _steps(attack: str, params: Mapping[str, Any], defense: str) -> Iterator[Step]:
     if attack == "autoattack":
         for part, own in AUTOATTACK:
@@ -148,11 +188,15 @@ def _steps(attack: str, params: Mapping[str, Any], defense: str) -> Iterator[Ste
 def _joined(steps: tuple[Step, ...], more: Iterable[Step]) -> tuple[Step, ...]:
     """Steps, and those of `more` that are not among them; of two with one name the second is numbered."""
     for step in more:
-        if any((step.attack, step.params) == (old.attack, old.params) for old in steps):
+        if any(_whole(step) == _whole(old) for old in steps):
             continue
         twins = sum(old.name.startswith(step.name) for old in steps if old.attack == step.attack)
         steps = (*steps, replace(step, name=f"{step.name}-{twins + 1}") if twins else step)
     return steps
+
+
+def _whole(step: Step) -> tuple[str, dict[str, Any]]:
+    return step.attack, {**registry.attacks.load(step.attack).defaults, **step.params}
 
 
 def _length(step: Step) -> tuple[int, int]:

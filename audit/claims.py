@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from audit.claimed import UNNAMED
+from audit.claimed import UNNAMED, by_hand
 from audit.errors import BadInput
 from audit.papers import PaperClaim, claims_of, find
 from audit.protocols import Checkpoint, Defense
 from audit.types import Claim, ThreatModel, parse_eps
+
+OWN_IMAGES = "images of your own"
 
 
 def own_claims(known: Defense) -> tuple[Claim, ...]:
@@ -67,8 +69,10 @@ def expected_clean(checkpoint: Checkpoint, typed: float | None) -> float | None:
     return recorded if typed is None else typed
 
 
-def chosen_line(name: str | None, defense: str, dataset: str, typed: float | None) -> PaperClaim | None:
-    """The line of a paper that `--claim` names, None without one.
+def chosen_line(
+    name: str | None, defense: str, dataset: str, typed: float | None, *, own_images: bool = False
+) -> PaperClaim | None:
+    """The line of a paper that `--claim` names, None without one. own_images: the run is for images from a file.
 
     Raises UnknownName for no such line; BadInput for one that is no robust accuracy in a ball, is for another defense or
     data set than the run, or comes with a second claim (`typed`).
@@ -79,13 +83,16 @@ def chosen_line(name: str | None, defense: str, dataset: str, typed: float | Non
     if typed is not None:
         raise BadInput(f"--claim {name} and --claim-robust {typed} are two claims, expected one; leave one of them out")
     if line.judged() is None or line.knowledge not in ("white", "grey", ""):
-        what = f"{line.quantity.replace('_', ' ')} {line.printed}, {line.knowledge or 'unknown'} attacker, eps {line.eps_text or 'not printed'}"
+        attacker = (
+            f", {line.knowledge or 'unknown'} attacker, eps {line.eps_text or 'not printed'}" if line.attack else ""
+        )
+        what = f"{line.quantity.replace('_', ' ')} {line.printed}{attacker}"
         raise BadInput(
             f"claim {name} is {what}; expected a robust accuracy in a ball of known radius, with images made for the very "
             f"model; type `python -m audit list claims --defense {line.defense}` for others"
         )
     _same(line, "defense", line.defense, defense)
-    _same(line, "data set", line.dataset, dataset)
+    _same(line, "data set", line.dataset, OWN_IMAGES if own_images else dataset)
     return line
 
 
@@ -105,11 +112,12 @@ def radius(line: PaperClaim | None, eps: float | str | None, norm: str) -> float
 
 
 def _same(line: PaperClaim, what: str, theirs: str, ours: str) -> None:
-    if theirs != ours:
-        flag = {"data set": f"--dataset {theirs}", "network": "--weights of such a network"}.get(
-            what, f"--{what} {theirs}"
-        )
-        raise BadInput(
-            f"claim {line.id} is for {what} {theirs}, this run for {ours}; type {flag}, or hold this run to the number all "
-            f"the same with --claim-robust {line.value} --claim-attack {line.label}"
-        )
+    if theirs == ours:
+        return
+    flag = {"data set": f"--dataset {theirs}", "network": "--weights of such a network"}.get(what, f"--{what} {theirs}")
+    advice = f"leave out --data and type {flag}" if ours == OWN_IMAGES else f"type {flag}"
+    defense = ours if what == "defense" else line.defense
+    raise BadInput(
+        f"claim {line.id} is for {what} {theirs}, this run for {ours}; {advice}, or hold this run to the number all "
+        f"the same with {by_hand(line, defense)}"
+    )

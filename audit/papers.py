@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 from audit.errors import UnknownName
 from audit.types import Claim, ThreatModel, parse_eps
@@ -27,6 +27,7 @@ FRACTIONS = frozenset({
 OTHER_QUANTITIES = frozenset({
     "epochs", "seconds", "minutes", "teraflops", "million_parameters", "mean_distance", "overfits",
 })  # fmt: skip
+ROUTES: Mapping[str, Literal["transfer", "end-to-end"]] = {"grey": "transfer", "white": "end-to-end"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class PaperClaim:
 
     defense: the registered name where there is one; method: the row's name in the paper; own: the defense as its paper
     puts it forward, neither a rival nor an ablation; attack: the registered name where there is one; knowledge: "white",
-    "grey" (images made without the test-time part), "transfer" (on another network), "black" (random noise), or empty
-    where the paper does not say; printed: the cell as it stands; clean: the clean accuracy of the same model in the same
+    "grey" (images made without the test-time part), "transfer" (on another network), "white and transfer" (the lower
+    of the two), "black" (random noise), or empty where the paper does not say; printed: the cell as it stands; clean: the clean accuracy of the same model in the same
     table; value: the cell as a number, a fraction in [0,1] for a quantity of `FRACTIONS`, None where no number stands.
     """
 
@@ -104,7 +105,10 @@ class PaperClaim:
         source = f"{self.id}: {self.source}" + (
             ", images made without the test-time part" if self.knowledge == "grey" else ""
         )
-        return Claim(self.defense, self.dataset, self.architecture, threat, self.label, value, source, self.clean)
+        return Claim(
+            self.defense, self.dataset, self.architecture, threat, self.label, value, source, self.clean,
+            params=self.params, route=ROUTES.get(self.knowledge, ""),
+        )  # fmt: skip
 
 
 def _number(text: str, *, fraction: bool) -> float | None:

@@ -54,10 +54,14 @@ def overall(results: Results) -> Mapping[str, Estimate | None]:
 
 
 def end_to_end_ran(results: Results) -> bool:
-    """Has an attack on the whole defense run to its end without a crash? Always so for a plain network."""
+    """Has an attack on the whole defense run to its end without a crash? Always so for a plain network.
+
+    Images of a surrogate do not count: they were made for another network.
+    """
     if not results.plan.identity.get("staged"):
         return True
-    return any(not r.step.transfers and r.done and not r.errors.any() for r in results.counted)
+    whole = (r for r in results.counted if not r.step.transfers and r.step.attack != "transfer")
+    return any(r.done and not r.errors.any() for r in whole)
 
 
 def _family(results: Results, grey: StepResult) -> Routes:

@@ -22,12 +22,9 @@ DEAREST = ("cw-l0", "zoo", "boundary", "hopskipjump")  # tens of thousands of pa
 LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
 SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
-TOO_DEAR_WITH_PURIFIER = (
-    "float64-ce",
-    "fab",
-    "fab-t",
-    *DEAREST,
-)  # a pass of the whole costs two or three of the bare network
+TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
+AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack, whole where that is possible
+AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 FEWER_QUERIES = 1000
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
@@ -58,14 +55,35 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     steps = tuple(steps)
     claimed = [s for s in steps if s.suite == "claimed"]
     others = [s for s in steps if s.suite != "claimed"]
-    dear = TOO_DEAR_WITH_EOT if nature.stochastic else TOO_DEAR_WITH_PURIFIER if nature.blind else ()
-    others = [s for s in others if s.name not in dear]
-    whole = [_end_to_end(s, nature) for s in others]
+    whole = [_end_to_end(_shortened(s, nature), nature) for s in others if not _too_dear(s, nature)]
     as_claimed = [_by_transfer(s) for s in claimed] if nature.staged else claimed
     if not whole or nature == Nature():
         return (*as_claimed, *whole)
     extra = (*_transfers(), *_unrolled(nature)) if nature.staged else ()
     return (*as_claimed, *_again(claimed, nature), *extra, *whole)
+
+
+def omitted(steps: Iterable[Step], nature: Nature) -> list[str]:
+    """A sentence for each step that `fit` drops because it costs too much."""
+    through = "averaged draws" if nature.stochastic else "a purifier"
+    return [f"step {s.name} is left out: too dear through {through}" for s in steps if _too_dear(s, nature)]
+
+
+def _too_dear(step: Step, nature: Nature) -> bool:
+    if step.suite == "claimed":
+        return False
+    if nature.stochastic:
+        return step.name in TOO_DEAR_WITH_EOT
+    return nature.blind and step.suite not in AUTOATTACK_SUITES and step.name in TOO_DEAR_WITH_PURIFIER
+
+
+def _shortened(step: Step, nature: Nature) -> Step:
+    """A suite's Square with fewer queries where passes are dear; AutoAttack keeps its own but for random defenses."""
+    dear = nature.stochastic or (nature.blind and step.suite not in AUTOATTACK_SUITES)
+    if step.attack != "square" or not dear:
+        return step
+    fewer = {**step.params, "n_queries": FEWER_QUERIES, "rescale": 1}
+    return replace(step, params=fewer, why=f"{step.why}, {FEWER_QUERIES:,} queries")
 
 
 def _by_transfer(step: Step) -> Step:
@@ -78,11 +96,10 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
     """The step through what makes the whole defense attackable: BPDA innermost, EOT outermost and once."""
     scores = step.attack in SCORES
     first = (STRAIGHT_THROUGH,) if nature.blind and not scores else ()
-    averaged = any(adapter.name == "eot" for adapter in step.adapters)  # an average of averages would cost k times k
+    # An average of averages would cost k times k.
+    averaged = step.attack in AVERAGING or any(adapter.name == "eot" for adapter in step.adapters)
     last = (AVERAGED_SCORES if scores else AVERAGED,) if nature.stochastic and not averaged else ()
-    shorter = step.attack == "square" and (nature.stochastic or nature.blind)
-    params = {**step.params, "n_queries": FEWER_QUERIES, "rescale": 1} if shorter else step.params
-    return replace(step, adapters=(*first, *step.adapters, *last), params=params)
+    return replace(step, adapters=(*first, *step.adapters, *last))
 
 
 def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:

@@ -27,7 +27,7 @@ from audit.oracle import draws_for
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
-from audit.rules import Nature, fit
+from audit.rules import Nature, fit, omitted
 from audit.runlog import logging_to
 from audit.settings import resolve_temperature
 from audit.sources import Sources, check_shape, command_line
@@ -73,7 +73,7 @@ def prepare(
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    line = chosen_line(claim, defense, dataset if data is None else "of one's own", claim_robust)
+    line = chosen_line(claim, defense, dataset, claim_robust, own_images=data is not None)
     asked, eps = Asked(claim_robust, claim_attack, claim_clean, line), radius(line, eps, norm)
     n, seed, batch_size = _numbers(n, seed, batch_size)
     chosen = choose(suite, defense, dataset, norm, attack=claim_attack, line=line)
@@ -112,7 +112,7 @@ def prepare(
     runtime = {
         "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "device": str(place),
         "weights": str(checkpoint.path), "data_source": images.source, "sources": record,
-        "unsupported": [*chosen.left_out, *unsupported],
+        "unsupported": [*chosen.left_out, *omitted(chosen.steps, nature), *unsupported],
         "classes": list(images.classes), "paper_claims": [asdict(c) for c in own_claims(known)],
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip

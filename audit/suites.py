@@ -15,49 +15,22 @@ from audit.types import AdapterSpec, Step, Suite
 
 RESCALED = AdapterSpec("rescale", {"temperature": "auto"})
 
+
+def _iterated(name: str, attack: str, steps: int, rel_stepsize: float) -> Step:
+    start = ", from a random start" if attack == "pgd" else ""
+    why = f"{steps} CE steps of {rel_stepsize:g} eps{start}"
+    return Step(name, attack, "claimed", "all", params={"steps": steps, "rel_stepsize": rel_stepsize}, why=why)
+
+
 CLAIMED_STEPS = (
     Step("fgsm", "fgsm", "claimed", "all", why="one CE step of size eps"),
-    Step(
-        "bim-20",
-        "bim",
-        "claimed",
-        "all",
-        params={"steps": 20, "rel_stepsize": 0.1},
-        why="20 CE steps of eps/10",
-    ),
-    Step(
-        "pgd-20",
-        "pgd",
-        "claimed",
-        "all",
-        params={"steps": 20, "rel_stepsize": 0.1},
-        why="BIM from a random start",
-    ),
-    Step(
-        "pgd-100",
-        "pgd",
-        "claimed",
-        "all",
-        params={"steps": 100, "rel_stepsize": 0.1},
-        why="100 CE steps of eps/10",
-    ),
-    Step(
-        "apgd-ce-100",
-        "apgd-ce",
-        "claimed",
-        "all",
-        params={"n_iter": 100},
-        why="Auto-PGD on CE, 100 iterations",
-    ),
+    _iterated("bim-20", "bim", 20, 0.1),
+    _iterated("pgd-20", "pgd", 20, 0.1),
+    _iterated("pgd-100", "pgd", 100, 0.1),
+    Step("apgd-ce-100", "apgd-ce", "claimed", "all", params={"n_iter": 100}, why="Auto-PGD on CE, 100 iterations"),
 )
 
 _TARGETED = Step("apgd-t", "apgd-t", "claimed", "all", why="the targeted attack of AutoAttack")
-
-
-def _iterated(name: str, attack: str, steps: int, rel_stepsize: float) -> Step:
-    why = f"{steps} CE steps of {rel_stepsize:g} eps"
-    return Step(name, attack, "claimed", "all", params={"steps": steps, "rel_stepsize": rel_stepsize}, why=why)
-
 
 CLAIMED_BY: Mapping[str, tuple[Step, ...]] = {
     # TPAP, Table 2: FGSM, PGD-20 and PGD-100 (public code: step .003 at 8/255), AutoAttack.
@@ -75,18 +48,12 @@ UNBOUNDED = Step(
 
 ADAPTIVE_STEPS = (
     Step("rescaled-ce", "apgd-ce", "adaptive", adapters=(RESCALED,), why="CE whose softmax no longer saturates"),
-    Step(
-        "float64-ce",
-        "apgd-ce",
-        "adaptive",
-        adapters=(AdapterSpec("float64"),),
-        why="CE where exp(-150) is not zero",
-    ),
+    Step("float64-ce", "apgd-ce", "adaptive", adapters=(AdapterSpec("float64"),), why="CE where exp(-150) is not zero"),
     Step("apgd-margin", "apgd-margin", "adaptive", why="a loss that cannot saturate"),
     Step("apgd-dlr", "apgd-dlr", "adaptive", why="a loss that is invariant to scale"),
     Step("apgd-t", "apgd-t", "adaptive", why="towards each of nine classes"),
     Step("fab-t", "fab-t", "adaptive", why="the nearest boundary of each class"),
-    Step("square", "square", "adaptive", why="no gradient at all, 5,000 queries"),
+    Step("square", "square", "adaptive", why="no gradient at all"),
 )
 
 STANDARD_STEPS = (
@@ -130,15 +97,14 @@ FULL_STEPS = (
     *ADAPTIVE_STEPS[:5],
     Step("a3", "a3", "full", params={"restarts": 5}, why="many directions to start in, cosine steps"),
     Step("an-pgd", "an-pgd", "full", why="PGD, then bisection towards the image"),
+    Step("fab", "fab", "full", why="the nearest boundary, untargeted"),
     Step("cw-l2", "cw-l2", "full", why="Carlini and Wagner's margin, least L2"),
     Step("cw-linf", "cw-linf", "full", limit=20, why="Carlini and Wagner's margin, least Linf; 20 images"),
     Step("cw-l0", "cw-l0", "full", limit=50, why="Carlini and Wagner's margin, fewest pixels; 50 images"),
     Step("st-adv", "st-adv", "full", why="moves pixels instead of changing them"),
     Step("fwa", "fwa", "full", why="moves mass between neighbouring pixels"),
     ADAPTIVE_STEPS[5],
-    Step(
-        "transfer", "transfer", "full", params={"surrogate": "undefended"}, why="images made on an undefended network"
-    ),
+    Step("transfer", "transfer", "full", params={"surrogate": "undefended"}, why="images of an undefended network"),
     Step("random-search", "random-search", "full", why="1,000 random corners of the ball"),
     ADAPTIVE_STEPS[6],
     Step("spsa", "spsa", "full", why="gradients from scores alone, by random signs"),
@@ -162,10 +128,10 @@ SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
-        Suite("claimed", "what the paper of the defense ran; else five cross-entropy attacks, step eps/10", CLAIMED_STEPS),
+        Suite("claimed", "the attacks of printed claims on the defense; else five on cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
-        Suite("full", "every attack that applies to the norm, on 200 images: the long way round",
+        Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
         Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
         Suite("plus", "AutoAttack's six, with restarts: for a last word, at several times the cost", PLUS_STEPS),

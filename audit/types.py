@@ -73,6 +73,8 @@ class Claim:
 
     `basis` tells what kind of number it is: "paper" (printed for this very data set, network and eps), "typed"
     (by the user), or "measured" (what the claim's own attacks measure on the model at hand).
+    `params` are the options printed for the attack. `route` says which attack of a defense with a test-time part the
+    number is for, by transfer or end to end; empty where nobody says.
     """
 
     defense: str
@@ -85,6 +87,8 @@ class Claim:
     clean_acc: float | None = None
     tolerance: float = 0.02
     basis: Literal["paper", "typed", "measured"] = "paper"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    route: Literal["", "transfer", "end-to-end"] = ""
 
     def __post_init__(self) -> None:
         for name, value in (("robust accuracy", self.robust_acc), ("clean accuracy", self.clean_acc)):

@@ -10,6 +10,8 @@ from audit.types import show_eps
 from reports.wording import attack_figure, fair, percent
 
 ELSEWHERE = {"data set", "images", "eps", "norm"}
+AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
+NOT_RUN = "its attack was not run"
 
 
 def beside(data: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -23,7 +25,7 @@ def beside(data: Mapping[str, Any]) -> list[dict[str, str]]:
         if not ELSEWHERE & set(differs.split(", ")):
             rows.append({
                 "source": claim["source"], "attack": claim["attack"], "clean": percent(claim["clean_acc"]),
-                "robust": percent(claim["robust_acc"]), "measured": _measured(claim["attack"], data), "differs": differs,
+                "robust": percent(claim["robust_acc"]), "measured": _measured(claim, data), "differs": differs,
             })  # fmt: skip
     return rows
 
@@ -41,17 +43,21 @@ def elsewhere(data: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _measured(label: str, data: Mapping[str, Any]) -> str:
-    """The accuracy under the attack of a claim, such as `pgd-20`; of AutoAttack, what its suite leaves."""
-    if label == "autoattack" and data["run"]["suite"] == "standard":
-        return _shown(percent(data["adaptive"]["accuracy"]), data["adaptive"]["interval"])
-    ran = [a for a in data["attacks"] if a["scope"] == "all" and label in _labels(a)]
-    return _shown(attack_figure(ran[0]), ran[0]["interval"]) if ran else "its attack was not run"
+def _measured(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """The accuracy under the very attack of a claim, by its route; of AutoAttack, what all four steps leave."""
+    ran = [a for a in data["attacks"] if claim.get("route", "") in ("", a["route"])]
+    if claim["attack"] == "autoattack":
+        whole = {a["attack"] for a in ran if a["suite"] == "standard" and a["done"] and not a["errors"]} >= AUTOATTACK
+        return _shown(percent(data["adaptive"]["accuracy"]), data["adaptive"]["interval"]) if whole else NOT_RUN
+    same = [a for a in ran if a["scope"] == "all" and _same(claim, a)]
+    return _shown(attack_figure(same[0]), same[0]["interval"]) if same else NOT_RUN
 
 
-def _labels(attack: Mapping[str, Any]) -> tuple[str, ...]:
+def _same(claim: Mapping[str, Any], attack: Mapping[str, Any]) -> bool:
+    """Has this step the name and the length of a claim's attack, and every option that is printed for it?"""
     length = attack["params"].get("steps", attack["params"].get("n_iter"))
-    return attack["attack"], f"{attack['attack']}-{length}"
+    named = claim["attack"] in (attack["attack"], f"{attack['attack']}-{length}")
+    return named and all(attack["params"].get(option) == value for option, value in claim.get("params", {}).items())
 
 
 def _shown(figure: str, interval: list[float] | None) -> str:

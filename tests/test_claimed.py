@@ -57,9 +57,45 @@ def test_what_cannot_run_is_said():
 def test_other_suites_and_other_defenses_stay_as_they_are():
     for suite in ("quick", "adaptive", "standard"):
         assert choose(suite, "tpap", "cifar10", "Linf").steps == steps_for(suite, "tpap")
-    assert choose("claimed", "pgd_at", "cifar10", "Linf").steps == SUITES["claimed"].steps
+    assert choose("claimed", "nothing printed", "cifar10", "Linf").steps == SUITES["claimed"].steps
     with pytest.raises(UnknownName, match="unknown suite"):
         choose("claimd", "tpap", "cifar10", "Linf")
+
+
+@pytest.mark.parametrize(
+    ("defense", "dataset", "norm", "expected"),
+    [
+        ("distillation", "fashion_mnist", "Linf", ["fgsm", "bim-20"]),
+        ("distillation", "fashion_mnist", "L2", ["claimed-cw-l2"]),
+        ("pgd_at", "cifar10", "Linf", ["fgsm", "pgd-7", "pgd-20", "pgd-100"]),
+        ("pgd_at", "mnist", "Linf", ["fgsm", "pgd-40"]),
+        ("trades", "cifar10", "Linf", ["pgd-100", "apgd-ce-100", "claimed-a3"]),
+        ("undefended", "mnist", "Linf", ["fgsm", "bim-40", "pgd-40"]),
+        ("undefended", "mnist", "L2", ["claimed-cw-l2", "claimed-deepfool"]),
+    ],
+)
+def test_claims_of_others_about_a_defense_name_its_attacks_too(defense, dataset, norm, expected):
+    assert names(choose("claimed", defense, dataset, norm).steps) == expected
+
+
+def test_where_no_claimed_attack_can_run_the_suite_stays_and_says_why():
+    found = choose("claimed", "pgd_at", "cifar10", "L2")
+    assert found.steps == SUITES["claimed"].steps
+    assert sum("is left out: it is for Linf, this run for L2" in said for said in found.left_out) == 4
+    dear = choose("claimed", "distillation", "mnist", "Linf").left_out
+    assert any(said.endswith("too dear for every image; suite full runs cw-linf on 20 of them") for said in dear)
+
+
+@pytest.mark.parametrize("defense", papers.defenses())
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_claimed_steps_are_few_sorted_and_of_the_norm(defense, norm):
+    steps = choose("claimed", defense, "cifar10", norm).steps
+    assert 0 < len(steps) <= 10
+    assert len(set(names(steps))) == len(steps)
+    lengths = [s.params.get("steps", s.params.get("n_iter", 1 if s.attack == "fgsm" else 10**6)) for s in steps]
+    assert lengths == sorted(lengths)
+    if steps != tuple(s for s in steps_for("claimed", defense) if s.suite == "claimed"):
+        assert all(norm in registry.attacks.load(s.attack).norms for s in steps)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +154,10 @@ def test_a_line_brings_its_own_attack_and_no_other():
     [
         ("tpap-t2-r1-pgd20", "co_noise", "cifar10", r"is for defense tpap, this run for co_noise; type --defense tpap"),
         ("tpap-t2-r1-pgd20", "tpap", "fashion_mnist", r"type --dataset cifar10, or .* --claim-robust 0.7906 --claim-attack pgd-20"),
-        ("tpap-t2-r1-clean", "tpap", "cifar10", "expected a robust accuracy in a ball of known radius"),
+        ("tpap-t2-r1-clean", "tpap", "cifar10", "is clean accuracy 86.25; expected a robust accuracy in a ball of known radius"),
+        ("super-t3-r1-a3", "super_fitting", "fashion_mnist", "--claim-attack a3 --set claimed-a3.loss=ce"),
+        ("sim-t3-r11-sim", "sim_adv", "mnist", r"--claim-attack bim-20 --set bim-20.rel_stepsize=0.25"),
+        ("co-t5-r20-cw", "co_noise", "mnist", r"--claim-robust 0.6165$"),
         ("tpap-t2-r1-cw2", "tpap", "cifar10", "eps not printed"),
         ("madry-t2-r7-pgd", "pgd_at", "cifar10", "transfer attacker"),
         ("tpap-t2-r1-pgd2", "tpap", "cifar10", "did you mean 'tpap-t2-r1-pgd20'"),
@@ -127,6 +166,11 @@ def test_a_line_brings_its_own_attack_and_no_other():
 def test_a_line_that_does_not_fit_the_run_is_refused(line, defense, dataset, sentence):
     with pytest.raises(BadInput, match=sentence):
         chosen_line(line, defense, dataset, None)
+
+
+def test_a_line_is_not_for_images_of_ones_own():
+    with pytest.raises(BadInput, match=r"this run for images of your own; leave out --data and type --dataset cifar10"):
+        chosen_line("tpap-t2-r1-pgd20", "tpap", "cifar10", None, own_images=True)
 
 
 def test_a_line_gives_the_radius_and_refuses_another():

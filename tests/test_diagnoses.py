@@ -71,6 +71,8 @@ def test_a_test_time_part_asks_for_an_attack_on_the_whole():
     assert diagnoses.end_to_end(built(grey, BRIDGE, staged=True))[0].status == "clear"
     crashed = replace(BRIDGE, errors=mask((0, 3)))
     assert diagnoses.end_to_end(built(grey, crashed, staged=True))[0].status == "flagged"
+    surrogate = ran("transfer", attack="transfer")  # its images were made for another network
+    assert diagnoses.end_to_end(built(grey, surrogate, staged=True))[0].status == "flagged"
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,10 @@ def test_a_line_becomes_a_claim_that_can_be_audited():
     assert claim.source.startswith(
         "tpap-t2-r1-pgd20: Tang and Zhang, CVPR 2024, Table 2, row TPAP, column PGD-20, images made"
     )
+    assert (claim.route, find("sim-t3-r7-sim").judged().route, find("mma-t1-r1-pgd-8").judged().route) == (
+        "transfer", "end-to-end", "",
+    )  # fmt: skip
+    assert find("sim-t3-r7-sim").judged().params == {"steps": 40, "rel_stepsize": 0.1}
     for none in ("tpap-t2-r1-clean", "tpap-t2-r1-cw2", "tpap-t2-r1-sta", "bilateral-t9-r4-ce10-nt", "yopo-t1-r4-pgd40"):
         assert find(none).judged() is None, none
 

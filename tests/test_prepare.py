@@ -102,3 +102,16 @@ def test_what_set_weakened_is_part_of_the_plan(settings, weakened):
 
 def test_a_norm_that_drops_steps_weakens_nothing():
     assert identity(norm="L2", eps="0.5")["weakened"] == []
+
+
+def test_steps_too_dear_for_a_random_defense_are_said_in_the_plan():
+    plan = prepare("co_noise", suite="standard", n=4).plan
+    assert [s.name for s in plan.steps if s.suite == "standard"] == ["apgd-ce", "square"]
+    assert plan.runtime["unsupported"] == [
+        f"step {name} is left out: too dear through averaged draws" for name in ("apgd-t", "fab-t")
+    ]
+
+
+def test_a_printed_claim_beside_images_of_ones_own_asks_to_leave_them_out(tmp_path):
+    with pytest.raises(BadInput, match=r"this run for images of your own; leave out --data"):
+        prepare("sim_adv", claim="sim-t3-r7-sim", data=tmp_path / "own.npz")

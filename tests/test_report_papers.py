@@ -7,18 +7,18 @@ import pytest
 from reports.papers import beside, elsewhere
 
 
-def claim(attack: str, dataset: str = "fashion_mnist", network: str = "lenet", eps: float = 0.2) -> dict:
+def claim(attack: str, dataset: str = "fashion_mnist", network: str = "lenet", eps: float = 0.2, **more) -> dict:
     threat = {"norm": "Linf", "eps": eps}
     return {
         "source": "Table 3", "attack": attack, "dataset": dataset, "architecture": network, "threat": threat,
-        "clean_acc": 0.9, "robust_acc": 0.66,
+        "clean_acc": 0.9, "robust_acc": 0.66, **more,
     }  # fmt: skip
 
 
-def ran(attack: str, accuracy: float | None, scope: str = "all", **params) -> dict:
+def ran(attack: str, accuracy: float | None, scope: str = "all", route: str = "end-to-end", **params) -> dict:
     interval = None if accuracy is None else [accuracy - 0.1, accuracy + 0.1]
     return {
-        "attack": attack, "params": params, "scope": scope, "accuracy": accuracy, "interval": interval, "errors": 0, "done": True,
+        "attack": attack, "params": params, "scope": scope, "accuracy": accuracy, "interval": interval, "errors": 0, "done": True, "route": route, "suite": "claimed",
     }  # fmt: skip
 
 
@@ -42,8 +42,36 @@ def test_an_attack_that_did_not_run_is_said(attack):
     assert beside(report(claim(attack)))[0]["measured"] == "its attack was not run"
 
 
-def test_autoattack_is_measured_by_its_suite():
-    assert beside(report(claim("autoattack"), suite="standard"))[0]["measured"] == "25.0% [20.0%, 30.0%]"
+def autoattack(*names: str, **changes) -> dict:
+    found = report(claim("autoattack", route=changes.pop("wanted", "")), suite="standard")
+    return {**found, "attacks": [{**ran(name, 0.25, "survivors"), "suite": "standard", **changes} for name in names]}
+
+
+FOUR = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+
+def test_autoattack_is_measured_by_its_four_steps_and_by_no_fewer():
+    assert beside(autoattack(*FOUR))[0]["measured"] == "25.0% [20.0%, 30.0%]"
+    for fewer in (autoattack(*FOUR[:2]), autoattack(*FOUR, errors=1), autoattack(*FOUR, done=False)):
+        assert beside(fewer)[0]["measured"] == "its attack was not run"
+    assert beside(autoattack(*FOUR, wanted="transfer"))[0]["measured"] == "its attack was not run"
+
+
+def test_an_attack_along_another_route_or_with_another_step_is_another_attack():
+    data = report()
+    data["attacks"] = [
+        ran("ti-dim", 0.1), ran("ti-dim", 0.7, route="transfer"), ran("bim", 0.5, steps=20, rel_stepsize=0.1),
+        ran("bim", 0.6, steps=20, rel_stepsize=0.25),
+    ]  # fmt: skip
+
+    def measured(attack, **more):
+        return beside({**data, "paper_claims": [claim(attack, **more)]})[0]["measured"][:5]
+
+    assert measured("ti-dim", route="transfer") == "70.0%"
+    assert measured("ti-dim", route="end-to-end") == "10.0%"
+    assert measured("bim-20", params={"steps": 20, "rel_stepsize": 0.25}) == "60.0%"
+    assert measured("bim-20", params={"steps": 20, "rel_stepsize": 0.1}) == "50.0%"
+    assert measured("bim-20", params={"steps": 20, "rel_stepsize": 1.0}) == "its a"
 
 
 def test_another_network_is_named_beside_the_number():

@@ -1,9 +1,12 @@
 """What a suite becomes for a defense with a test-time part or randomness."""
 
+from dataclasses import replace
+
 import pytest
 
 from audit import registry
-from audit.rules import Nature, fit
+from audit.claimed import choose
+from audit.rules import Nature, fit, omitted
 from audit.suites import SUITES, steps_for
 
 ADAPTIVE = SUITES["adaptive"].steps
@@ -52,6 +55,44 @@ def test_noise_is_averaged_outermost_and_the_dearest_steps_go():
     assert dict(fitted["apgd-margin"].adapters[0].params)["k"] == 10
     assert not {"float64-ce", "apgd-t", "fab-t", "unroll-margin"} & set(fitted)
     assert fitted["square"].params == {"n_queries": 1000, "rescale": 1}  # patches shrink over the queries there are
+
+
+@pytest.mark.parametrize("nature", [PLAIN, PURIFIER, NOISE, Nature(stochastic=True), Nature(staged=True)])
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_step_of_a_suite_is_run_or_said_to_be_left_out(suite, nature):
+    steps = SUITES[suite].steps
+    ran, said = {s.name for s in fit(steps, nature)}, omitted(steps, nature)
+    for step in steps:
+        named = any(sentence.startswith(f"step {step.name} is left out: too dear") for sentence in said)
+        assert named != (step.name in ran), step.name
+
+
+def test_a_purifier_gets_the_whole_of_autoattack_and_noise_what_it_can_bear():
+    steps = SUITES["standard"].steps
+    whole = [s for s in fit(steps, PURIFIER) if s.suite == "standard"]
+    assert [s.name for s in whole] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert "n_queries" not in whole[-1].params
+    assert omitted(steps, NOISE) == [
+        f"step {name} is left out: too dear through averaged draws" for name in ("apgd-t", "fab-t")
+    ]
+    assert "step fab-t is left out: too dear through a purifier" in omitted(ADAPTIVE, PURIFIER)
+
+
+def test_a_shortened_square_says_how_long_it_is_and_a_claimed_one_stays():
+    suite = {s.name: s for s in fit(ADAPTIVE, NOISE)}
+    assert suite["square"].why == "no gradient at all, 1,000 queries"
+    for nature in (PURIFIER, NOISE):
+        fitted = {
+            s.name: s for s in fit(choose("adaptive", "tpap", "cifar10", "Linf", attack="square-5000").steps, nature)
+        }
+        assert fitted["e2e-square-5000"].params == fitted["square-5000"].params == {"n_queries": 5000}
+
+
+def test_an_attack_that_averages_by_itself_is_not_averaged_again():
+    for nature in (NOISE, Nature(stochastic=True), replace(NOISE, blind=True)):
+        steps = choose("adaptive", "co_noise", "cifar10", "Linf", attack="eot-pgd").steps
+        again = next(s for s in fit(steps, nature) if s.name == "e2e-eot-pgd")
+        assert "eot" not in adapters(again)
 
 
 def test_randomness_without_a_bare_network_is_averaged_everywhere():

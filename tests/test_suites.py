@@ -82,6 +82,11 @@ def test_plus_is_autoattacks_six_in_its_order_with_its_restarts():
     assert {s.scope for s in steps} == {"survivors"}
 
 
+def test_full_holds_every_attack_but_the_one_for_random_defenses():
+    assert set(registry.attacks.names()) - {s.attack for s in SUITES["full"].steps} == {"eot-pgd"}
+    assert next(s for s in SUITES["full"].steps if s.name == "fab").scope == "survivors"
+
+
 def test_rand_averages_the_gradient_of_the_loss_that_each_attack_climbs():
     steps = SUITES["rand"].steps
     averages = {s.attack: dict(s.adapters[-1].params) for s in steps}
