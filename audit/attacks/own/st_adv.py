@@ -27,7 +27,7 @@ def flowed(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def roughness(flow: Tensor) -> Tensor:
-    """How much the flow differs between neighbours, summed over an image's pixels (Eq. 4): (n,)."""
+    """How much the flow differs between neighbours: (n,). Each pair counts once, where Eq. 4 counts it from both sides."""
     down = (flow[:, :, 1:] - flow[:, :, :-1]).square().sum(1)
     across = (flow[:, :, :, 1:] - flow[:, :, :, :-1]).square().sum(1)
     return sum(((part + ROUNDING).sqrt().flatten(1).sum(1) for part in (down, across)), flow.new_zeros(len(flow)))
@@ -46,7 +46,7 @@ def st_adv(
     seed: int,
     steps: int = 100,
     lr: float = 0.05,
-    tau: float = 0.05,
+    tau: float = 0.1,
 ) -> Tensor:
     """A smooth flow of pixels, found by Adam on the margin plus `tau` times the roughness of the flow.
 
