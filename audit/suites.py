@@ -99,7 +99,14 @@ FULL_STEPS = (
     Step("an-pgd", "an-pgd", "full", why="PGD, then bisection towards the image"),
     Step("fab", "fab", "full", why="the nearest boundary, untargeted"),
     Step("cw-l2", "cw-l2", "full", why="Carlini and Wagner's margin, least L2"),
-    Step("cw-linf", "cw-linf", "full", limit=20, why="Carlini and Wagner's margin, least Linf; 20 images"),
+    Step(
+        "cw-linf",
+        "cw-linf",
+        "full",
+        limit=20,
+        params={"queries": 2000},
+        why="Carlini and Wagner's margin, least Linf; 20 images",
+    ),
     Step("cw-l0", "cw-l0", "full", limit=50, why="Carlini and Wagner's margin, fewest pixels; 50 images"),
     Step("st-adv", "st-adv", "full", why="moves pixels instead of changing them"),
     Step("fwa", "fwa", "full", why="moves mass between neighbouring pixels"),
@@ -112,9 +119,30 @@ FULL_STEPS = (
     Step(
         "rays", "rays", "full", params={"n_queries": 2000}, why="decisions alone: the ray that leaves the class first"
     ),
-    Step("hopskipjump", "hopskipjump", "full", limit=20, why="decisions alone, along the boundary; 20 images"),
-    Step("boundary", "boundary", "full", limit=20, why="decisions alone, a walk along the boundary; 20 images"),
-    Step("zoo", "zoo", "full", limit=20, why="scores alone, pixel by pixel; 20 images"),
+    Step(
+        "hopskipjump",
+        "hopskipjump",
+        "full",
+        limit=20,
+        params={"queries": 5000},
+        why="decisions alone, along the boundary; 20 images",
+    ),
+    Step(
+        "boundary",
+        "boundary",
+        "full",
+        limit=20,
+        params={"queries": 5000},
+        why="decisions alone, a walk along the boundary; 20 images",
+    ),
+    Step(
+        "zoo",
+        "zoo",
+        "full",
+        limit=20,
+        params={"steps": 50, "search_steps": 3},
+        why="scores alone, pixel by pixel; 20 images",
+    ),
 )
 
 QUICK_STEPS = (
