@@ -87,7 +87,8 @@ def prepare(
     threat = ThreatModel(norm, parse_eps((checkpoint.meant_for_eps or USUAL_EPS) if eps is None else eps, norm))  # type: ignore[arg-type]
     check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)
-    few = [len(images.x), Nature.of(known.traits, staged=staged(model), drift=0.0).images, get_suite(suite).images]
+    by_nature = Nature.of(known.traits, staged=staged(model), drift=0.0).images
+    few = (len(images.x), by_nature, get_suite(suite).images, getattr(known, "images", None))
     images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
     with _accepts(images.source, x):

@@ -41,7 +41,8 @@ class NetworkDefense:
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
     to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights. wrap: (bare network,
     parameters) -> the deployed module, for a defense with a test-time part; its parameters are those of the
-    checkpoint's manifest (`inference`), and `inference` here where it has none.
+    checkpoint's manifest (`inference`), and `inference` here where it has none. images: how many to audit unless told,
+    where all of them would take more than minutes on two cores.
     """
 
     name: str
@@ -54,6 +55,7 @@ class NetworkDefense:
     claims: tuple[Claim, ...] = ()
     wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
+    images: int | None = None
 
     def checkpoint(
         self, dataset: str, weights: Path | None = None, *, network: str | None = None, width: float | None = None

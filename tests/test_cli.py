@@ -254,7 +254,7 @@ def test_nothing_typed_shows_the_help(capsys):
 def test_help_tells_how_many_images_and_which_networks(capsys):
     call("run", "--help")
     printed = " ".join(capsys.readouterr().out.split())
-    assert "200 with a test-time purifier or suite full, 100 for a random defense" in printed
+    assert "500 for sim_adv, 200 with a test-time purifier or suite full, 100 for a random defense" in printed
     assert all(name in printed for name in NETWORKS)
 
 

@@ -115,3 +115,17 @@ def test_steps_too_dear_for_a_random_defense_are_said_in_the_plan():
 def test_a_printed_claim_beside_images_of_ones_own_asks_to_leave_them_out(tmp_path):
     with pytest.raises(BadInput, match=r"this run for images of your own; leave out --data"):
         prepare("sim_adv", claim="sim-t3-r7-sim", data=tmp_path / "own.npz")
+
+
+@pytest.mark.parametrize(
+    ("defense", "suite", "n", "expected"),
+    [
+        ("super_fitting", "quick", None, 1000),
+        ("sim_adv", "quick", None, 500),
+        ("super_fitting", "full", None, 200),
+        ("sim_adv", "full", None, 200),
+        ("sim_adv", "full", 300, 300),
+    ],
+)
+def test_so_many_images_are_audited_that_minutes_suffice_unless_told(defense, suite, n, expected):
+    assert prepare(defense, suite=suite, n=n).plan.n == expected
