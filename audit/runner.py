@@ -107,7 +107,8 @@ def prepare(
         "batch_size": batch_size, "steps": [step.to_dict() for step in steps],
         "weakened": weakened(own, steps, lambda step, params: registry.attacks.load(step.attack).cost(params)),
         "expected_clean_acc": expected_clean(checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
-        "code": __version__, "versions": versions(),
+        "code": __version__,
+        "versions": versions(registry.attacks.load(step.attack).library for step in steps),
     }  # fmt: skip
     record = sources.record(images)
     runtime = {

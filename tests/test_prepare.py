@@ -129,3 +129,11 @@ def test_a_printed_claim_beside_images_of_ones_own_asks_to_leave_them_out(tmp_pa
 )
 def test_so_many_images_are_audited_that_minutes_suffice_unless_told(defense, suite, n, expected):
     assert prepare(defense, suite=suite, n=n).plan.n == expected
+
+
+def test_the_libraries_of_the_attacks_that_run_are_recorded():
+    plain = prepare("super_fitting", suite="quick", n=10).plan.identity["versions"]
+    full = prepare("super_fitting", suite="full", n=10).plan.identity["versions"]
+    assert set(plain) == {"torch", "numpy", "torchattacks", "pyautoattack"}
+    assert set(full) == {*plain, "art", "foolbox"}  # our own attacks go by the tool's version
+    assert full["foolbox"] == "3.3.4"
