@@ -7,7 +7,7 @@ import torch
 import torchattacks
 
 from audit import registry
-from audit.attacks.torchattacks import _depthwise
+from audit.attacks.torchattacks_shapes import depthwise
 from audit.rng import Stream
 from audit.types import ThreatModel
 from tests.planted import Brightness, TinyCNN, images
@@ -82,7 +82,7 @@ def test_ti_dim_treats_each_channel_alike_however_many_there_are(channels):
 def test_smoothing_mixes_no_channels():
     kernel = torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
     x = torch.rand(2, 6, 5, 5, generator=torch.Generator().manual_seed(1))
-    got = torch.nn.functional.conv2d(x, _depthwise(kernel, 6), padding="same", groups=3)
+    got = torch.nn.functional.conv2d(x, depthwise(kernel, 6), padding="same", groups=3)
     each = [torch.nn.functional.conv2d(x[:, i : i + 1], kernel[None, None], padding="same") for i in range(6)]
     assert torch.allclose(got, torch.cat(each, 1), atol=1e-6)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 import torchattacks
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
+from audit.attacks.torchattacks_shapes import AnyShape, FirstChannels, depthwise
 from audit.types import ThreatModel
 
 LIBRARY = "torchattacks"
@@ -134,42 +134,6 @@ def mi_fgsm(
     return result
 
 
-class _FirstChannels(nn.Module):
-    """`model` on the first `count` channels of images (n, more, h, w)."""
-
-    def __init__(self, model: nn.Module, count: int) -> None:
-        super().__init__()
-        self.model, self.count = model, count
-        self.training = model.training  # torchattacks sets the mode of a module that trains, and of all within
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x[:, : self.count])
-        return logits
-
-
-class _AnyShape(torchattacks.TIFGSM):  # type: ignore[misc]
-    """The library shrinks every image to a square, which a model of other images does not take."""
-
-    def input_diversity(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        if height == width:
-            shrunk: Tensor = super().input_diversity(x)
-            return shrunk
-        square = F.interpolate(x, size=(max(height, width),) * 2, mode="bilinear", align_corners=False)
-        moved = super().input_diversity(square)
-        if moved is square:  # this time the dice left it alone
-            return x
-        return F.interpolate(moved, size=(height, width), mode="bilinear", align_corners=False)
-
-
-def _depthwise(kernel: Tensor, channels: int) -> Tensor:
-    """Weights that smooth each of `channels` (a multiple of 3) by itself with `kernel` (k, k), in three groups."""
-    own = torch.arange(channels)
-    weight = torch.zeros(channels, channels // 3, *kernel.shape)
-    weight[own, own % (channels // 3)] = kernel
-    return weight
-
-
 @attack(
     "ti-dim", library=LIBRARY, norms=("Linf",), needs="gradient", cost=_per_step, reach=8.0,
     reference="Dong et al. 2019, arXiv 1904.02884",
@@ -197,11 +161,11 @@ def ti_dim(
     """
     channels = x.shape[1]
     padded = F.pad(x, (0, 0, 0, 0, 0, -channels % 3))
-    engine = _AnyShape(
-        _FirstChannels(model, channels), eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps, decay=decay,
+    engine = AnyShape(
+        FirstChannels(model, channels), eps=threat.eps, alpha=rel_stepsize * threat.eps, steps=steps, decay=decay,
         diversity_prob=diversity_prob, len_kernel=len_kernel,
     )  # fmt: skip
-    engine.stacked_kernel = _depthwise(engine.stacked_kernel[0, 0], padded.shape[1])
+    engine.stacked_kernel = depthwise(engine.stacked_kernel[0, 0], padded.shape[1])
     result: Tensor = engine(padded, y)[:, :channels]
     return result
 
