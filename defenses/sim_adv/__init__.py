@@ -61,7 +61,7 @@ RECIPES = {
         _mixed("fgsm", FGSM(EPS), 10, "Eq. 1-2"),
         _mixed("r-fgsm", RFGSM(EPS, EPS / 2), 10, "Sec. 2.1.1; Tramèr et al. 2018, alpha = eps/2"),
         _mixed("bim", BIM(EPS, 10, 30), 5, "Eq. 3-4, BIM(10,30)"),
-        _mixed("madry", Madry(EPS, 10, 30), 2, "Eq. 3-4, Madry(10,30)"),
+        _mixed("madry", Madry(EPS, 10, 30), 5, "Eq. 3-4, Madry(10,30)"),
     )
 }  # fmt: skip
 
