@@ -1,0 +1,30 @@
+"""What the commands share: exit codes, and how an interruption ends."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+EPILOG = (
+    "Exit codes: 0 finished, whatever the verdict; 1 --fail-on matched, `verify` found a bad, missing or damaged unit, or "
+    "`doctor` a library that does not import; 2 bad input; 130 interrupted."
+)
+
+
+@contextmanager
+def resumable(sentence: str) -> Iterator[None]:
+    """Ctrl-C inside ends with exit code 130 and the sentence, which tells how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; {sentence}", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def typed_command() -> str:
+    """The command line as it was typed, for the record."""
+    return "python -m audit " + shlex.join(sys.argv[1:])
