@@ -144,7 +144,11 @@ def hidden_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
 def _ways(evidence: Evidence) -> list[tuple[str, tuple[AdapterSpec, ...], str]]:
     """Name, adapters and reason of each way to see past what hides the gradient."""
     profile = evidence.results.plan.profile
-    inner, last, cuts = profile.get("inner_network"), profile.get("last_network"), profile.get("gradient_cut_at") or ()
+    inner, last, cuts = (
+        profile.get("bare_network_at"),
+        profile.get("last_network"),
+        profile.get("gradient_cut_at") or (),
+    )
     ways: list[tuple[str, tuple[AdapterSpec, ...], str]] = []
     if inner:
         ways.append(

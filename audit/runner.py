@@ -99,7 +99,7 @@ def prepare(
     images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
     with _accepts(images.source, x):
-        seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
+        seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"), threat=threat)
     nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
     own, steps, unsupported = filled(
         fit(chosen.steps, nature), settings, threat, images.x.shape[1:], dataset if data is None else None
