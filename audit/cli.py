@@ -14,6 +14,7 @@ import typer
 
 from audit import __version__
 from audit.commands.common import EPILOG, resumable
+from audit.commands.diagnose import diagnose
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.run import run
@@ -23,6 +24,7 @@ from audit.misuse import Commands, Misuse, sentence
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "diagnose": diagnose,
     "train": train,
     "list": list_,
     "report": report,

@@ -133,6 +133,32 @@ def panel(audit: Audit, report: str) -> Panel:
     )
 
 
+STATUS = {"clear": "green", "flagged": "red", "resolved": "yellow", "not_measured": "dim"}
+
+
+def diagnoses(audit: Audit) -> Group:
+    """Every diagnosis with its value, threshold and finding, what fired first."""
+    order = ("flagged", "resolved", "clear", "not_measured")
+    grid = table(
+        f"{audit.results.plan.identity['defense']}: reasons that its numbers may lie",
+        ("diagnosis", "status", "value", "bar", "blocks", "finding"), (),
+    )  # fmt: skip
+    for d in sorted(audit.diagnoses, key=lambda d: (order.index(d.status), not d.blocking)):
+        value = "" if d.value is None else f"{d.value:.3g}"
+        cells = (
+            d.name,
+            d.status.replace("_", " "),
+            value,
+            f"{d.threshold:.3g}",
+            "yes" if d.blocking else "",
+            d.sentence,
+        )
+        grid.add_row(*(Text(cell, style=STATUS[d.status] if i == 1 else "") for i, cell in enumerate(cells)))
+    flagged = [d for d in audit.diagnoses if d.status == "flagged" and d.blocking]
+    words = ", ".join(d.name for d in flagged) or "none that blocks"
+    return Group(grid, Text(f"n = {audit.results.plan.n}, {audit.results.plan.threat}; flagged: {words}"))
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A plain table of strings."""
     result = Table(title=title, title_justify="left", box=None, header_style="bold")

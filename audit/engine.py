@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -214,7 +215,11 @@ def _why(nan_images: int, failed: int) -> str | None:
 def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> _Returned:
     try:
         attack = registry.attacks.load(step.attack)
-        found = attack(probe, x, y, threat, seed=seed, **step.params)
+        with warnings.catch_warnings(record=True) as said:  # a library's warning is for the log, and stops no attack
+            warnings.simplefilter("always")
+            found = attack(probe, x, y, threat, seed=seed, **step.params)
+        for message in {str(warning.message) for warning in said}:
+            log.info("%s warned: %s", step.name, message)
         return _Returned(
             checked(step.attack, found, x), attack.kind == "minimal"
         )  # third parties need not use our wrapper

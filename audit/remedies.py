@@ -154,11 +154,13 @@ def _ways(evidence: Evidence) -> list[tuple[str, tuple[AdapterSpec, ...], str]]:
         ways.append(
             ("inner", (AdapterSpec("inner", {"network": inner}),), f"images made on the network inside, {inner}")
         )
+    shapes = profile.get("gradient_cut_shapes") or {}
+    fits = all(shapes.get(path, {}).get("same", True) for path in cuts)
     for substitute, words in (("identity", "straight through"), ("learned", "a learned surrogate of")):
         if last:
             spec = AdapterSpec("front", {"network": last, "substitute": substitute})
             ways.append((f"front-{substitute}", (spec,), f"{words} all before {last}"))
-        if cuts:
+        if cuts and (fits or substitute == "learned"):
             spec = AdapterSpec("bpda", {"modules": ",".join(cuts), "substitute": substitute})
             ways.append((f"bpda-{substitute}", (spec,), f"{words} {', '.join(cuts)}"))
     sigma = evidence.results.plan.threat.eps / 2 if evidence.results.plan.threat.norm == "Linf" else 0.03

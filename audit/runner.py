@@ -17,6 +17,7 @@ from audit import __version__, registry
 from audit.budget import Budget
 from audit.claimed import UNNAMED, choose
 from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
+from audit.controls import run_controls
 from audit.device import exact, find_device
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Target, Watcher
@@ -182,7 +183,10 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget 
         verified = verify_images(plan, target, ledger)
         unchanged = fingerprint_model(model) == before
         write_gallery(run_dir / "gallery.npz", plan, target, ledger)
-        write_json(run_dir / "checks.json", {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified})
+        checks = {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified}
+        if get_suite(plan.identity["suite"]).controlled:
+            checks["controls"] = run_controls(plan, target.x.device)
+        write_json(run_dir / "checks.json", checks)
     return load_run(run_dir)
 
 

@@ -190,6 +190,7 @@ class Suite:
     """Ordered steps, cheap to dear.
 
     images: how many to audit unless told; None: as many as there are. rounds: how many rounds of remedies may follow.
+    controlled: are its attacks tried out on models whose answer is known?
     """
 
     name: str
@@ -197,6 +198,7 @@ class Suite:
     steps: tuple[Step, ...]
     images: int | None = None
     rounds: int = 0
+    controlled: bool = False
 
 
 DiagnosisStatus = Literal["clear", "flagged", "resolved", "not_measured"]

@@ -33,10 +33,8 @@ def run(
         ),
     ] = None,
     seed: o.Seed = 0,
-    eps: Annotated[
-        str | None, typer.Option(help="Radius, as 8/255 or 0.031; the checkpoint's own, else 8/255.")
-    ] = None,
-    norm: Annotated[str, typer.Option(help="Linf, L2, L1 or L0.")] = "Linf",
+    eps: o.Eps = None,
+    norm: o.Norm = "Linf",
     device: o.Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Images attacked together; part of the plan.")] = 250,
     out: Annotated[Path | None, typer.Option(help="Run directory; the same plan resumes in it.")] = None,

@@ -24,6 +24,7 @@ from audit.diagnoses.masking import (
     softmax_output,
     vanishing_gradient,
 )
+from audit.diagnoses.references import reference_controls
 from audit.diagnoses.settled import settled
 from audit.diagnoses.traits import declared_traits, end_to_end
 from audit.results import Results
@@ -41,6 +42,7 @@ __all__ = [
     "diagnose",
     "end_to_end",
     "randomized",
+    "reference_controls",
     "run_integrity",
     "saturated_softmax",
     "shattered_gradient",
@@ -79,5 +81,6 @@ def _all(results: Results) -> tuple[Diagnosis, ...]:
         weakened_attacks(results),
         clean_accuracy_handshake(results),
         adapter_forward(results),
+        reference_controls(results),
         run_integrity(results),
     )
