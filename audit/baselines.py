@@ -19,6 +19,7 @@ import numpy as np
 
 from audit.errors import BadInput
 from audit.ledger import write_json
+from audit.plan import Plan
 from audit.results import Bools, Floats, Results, StepResult
 from audit.stats import Counts, estimate
 from audit.summary import Audit
@@ -121,15 +122,19 @@ def snapshot(audit: Audit) -> Baseline:
         )
     identity, runtime = results.plan.identity, results.plan.runtime
     unknown = unknown_images(results)
-    comparable = {name: identity[name] for name in ("dataset", "n", "norm", "eps", "suite")}
-    comparable |= {"draws": results.plan.draws, "steps": {s["name"]: _step(s) for s in identity["steps"]}}
     record = {name: identity[name] for name in ("defense", "architecture", "weights_sha256", "seed", "batch_size")}
     record |= {"code": identity["code"], "versions": dict(identity["versions"])}
     record |= {name: runtime.get(name) for name in ("device", "threads", "command", "data_source")}
     return Baseline(
-        comparable, identity["dataset_digest"], results.plan.fingerprint, record, _figures(results, unknown),
+        comparable(results.plan), identity["dataset_digest"], results.plan.fingerprint, record, _figures(results, unknown),
         int(unknown.sum()),
     )  # fmt: skip
+
+
+def comparable(plan: Plan) -> dict[str, Any]:
+    """The fields in which two runs must agree to be compared; known before the first attack."""
+    found = {name: plan.identity[name] for name in ("dataset", "n", "norm", "eps", "suite")}
+    return {**found, "draws": plan.draws, "steps": {step["name"]: _step(step) for step in plan.identity["steps"]}}
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -120,7 +120,7 @@ def compare(before: Baseline, after: Baseline, *, max_drop: float = MAX_DROP, al
         raise BadInput(f"--max-drop is {max_drop}, expected a fraction in [0,1); type 0.01 for one point")
     if not 0 < alpha <= 0.5:
         raise BadInput(f"--alpha is {alpha}, expected a share in (0,0.5]; type --alpha 0.05")
-    refuse_what_differs(before, after)
+    refuse_what_differs(before.comparable, after.comparable)
     paired = before.digest == after.digest
     judged = sum(figure.kind in ("clean", "alone") for figure in before.figures)
     found = {figure.name: figure for figure in after.figures}
@@ -132,9 +132,12 @@ def compare(before: Baseline, after: Baseline, *, max_drop: float = MAX_DROP, al
     return Comparison(rows, paired, max_drop, alpha, _notes(before, after, paired, max_drop, alpha))
 
 
-def refuse_what_differs(before: Baseline, after: Baseline) -> None:
-    """Raise NotComparable unless both measured the same: data set, n, norm, eps, suite with its options, draws."""
-    changed = differences(_shown(before.comparable), _shown(after.comparable))
+def refuse_what_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Raise NotComparable unless both measured the same: data set, n, norm, eps, suite with its options, draws.
+
+    before, after: see `audit.baselines.comparable`.
+    """
+    changed = differences(_shown(before), _shown(after))
     if changed:
         raise NotComparable(
             f"the run cannot be compared with the baseline: {'; '.join(changed)} (baseline -> run); audit with the baseline's "

@@ -1,0 +1,90 @@
+"""Run what changed of several models, and hold each against its baseline: the work behind `audit ci`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from audit import display, runner
+from audit.baselines import comparable, read_baseline
+from audit.ci_config import Config, Model
+from audit.engine import Watcher
+from audit.errors import AuditError, BadInput
+from audit.guard import Entry, examine, failed, update
+from audit.ledger import Ledger
+from audit.plan import Plan
+from audit.regression import refuse_what_differs
+from audit.summary import Audit, load_run
+
+Watching = Callable[[Model, runner.Prepared, Path], AbstractContextManager[Watcher]]
+
+
+def guard(config: Config, watching: Watching, *, updating: bool = False, retry_errors: bool = False) -> list[Entry]:
+    """One entry per model, in the file's order. A model that cannot be judged does not keep the others from it.
+
+    watching: gives the watcher of a run that is about to begin; updating: freeze every run into its baseline.
+    """
+    return [_entry(config, model, watching, updating, retry_errors) for model in config.models]
+
+
+def _entry(config: Config, model: Model, watching: Watching, updating: bool, retry_errors: bool) -> Entry:
+    try:
+        if updating and model.baseline is None:
+            raise BadInput(f'{model.name} has no baseline to update; type baseline = "robust.json" in {config.path}')
+        if model.baseline is not None and not updating and not model.baseline.exists():
+            raise BadInput(
+                f"there is no baseline {model.baseline}; type python -m audit ci --config {config.path} --update-baselines"
+            )
+        audit, units, reused = _audited(config, model, watching, updating=updating, retry_errors=retry_errors)
+        if updating and model.baseline is not None:
+            update(audit, model.baseline)
+        return examine(audit, model.baseline, model.rules, name=model.name, units=units, reused=reused)
+    except AuditError as error:
+        return failed(model.name, error, model.baseline)
+
+
+def _audited(
+    config: Config, model: Model, watching: Watching, *, updating: bool, retry_errors: bool
+) -> tuple[Audit, int, int]:
+    """The finished run of a model, how many units it has, and how many of them were there before."""
+    prepared = runner.prepare(model.defense, **model.options)
+    _affordable(model, prepared.plan)
+    if model.baseline is not None and not updating:  # said before hours of attacks
+        refuse_what_differs(read_baseline(model.baseline).comparable, comparable(prepared.plan))
+    run_dir = directory(config, model, prepared.plan)
+    run_dir, prepared = runner.enter(prepared, run_dir, retry_errors=retry_errors)
+    reused = _there(run_dir, prepared.plan)
+    if not _whole(run_dir):
+        with watching(model, prepared, run_dir) as watcher:
+            runner.execute(prepared, run_dir, watcher)
+    audit = load_run(run_dir)
+    return audit, sum(1 for _ in audit.results.plan.units()), reused
+
+
+def directory(config: Config, model: Model, plan: Plan) -> Path:
+    """Where the run of a model lives: a changed plan, hence changed weights, has a directory of its own."""
+    return config.cache / f"{model.slug}-{plan.fingerprint[:16]}"
+
+
+def _affordable(model: Model, plan: Plan) -> None:
+    """Raise BadInput when the plan may cost more passes than the model's budget."""
+    if model.max_passes is None:
+        return
+    passes = display.most(plan, display.costs(plan.steps))["passes"]
+    if passes > model.max_passes:
+        raise BadInput(
+            f"{model.name} may cost {passes:,} passes, max_passes allows {model.max_passes:,}; type a smaller n or suite, "
+            f"or max_passes = {passes}"
+        )
+
+
+def _there(run_dir: Path, plan: Plan) -> int:
+    ledger = Ledger(run_dir, plan.fingerprint)
+    return sum(unit.name in ledger for unit in plan.units())
+
+
+def _whole(run_dir: Path) -> bool:
+    """Has the run in this directory been finished, its last check of the stored images included?"""
+    results = load_run(run_dir).results
+    return not results.missing and "verified" in results.checks
