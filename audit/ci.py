@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-from audit import display, runner
+from audit import display, registry, runner
 from audit.baselines import comparable, read_baseline
 from audit.ci_config import Config, Model
 from audit.engine import Watcher
 from audit.errors import AuditError, BadInput
-from audit.guard import Entry, examine, failed, update
+from audit.guard import Entry, examine, failed, slug, update
 from audit.ledger import Ledger
 from audit.plan import Plan
 from audit.regression import refuse_what_differs
@@ -47,24 +48,50 @@ def _entry(config: Config, model: Model, watching: Watching, updating: bool, ret
 def _audited(
     config: Config, model: Model, watching: Watching, *, updating: bool, retry_errors: bool
 ) -> tuple[Audit, int, int]:
-    """The finished run of a model, how many units it has, and how many of them were there before."""
-    prepared = runner.prepare(model.defense, **model.options)
+    """See `finish`. What may not be compared, or costs too much, is said before hours of attacks."""
+    prepared = prepare(model.defense, model.options)
     _affordable(model, prepared.plan)
-    if model.baseline is not None and not updating:  # said before hours of attacks
+    if model.baseline is not None and not updating:
         refuse_what_differs(read_baseline(model.baseline).comparable, comparable(prepared.plan))
-    run_dir = directory(config, model, prepared.plan)
+    run_dir = directory(config.cache, model.name, prepared.plan)
+    return finish(prepared, run_dir, lambda *known: watching(model, *known), retry_errors=retry_errors)
+
+
+def prepare(model: str, options: Mapping[str, Any]) -> runner.Prepared:
+    """The one place where a guarded model is looked up: the name of a defense, or "module:attribute" of one.
+
+    options: of `audit.runner.prepare`. Raises the AuditError that says what is wrong with the input.
+    """
+    if not isinstance(model, str):
+        raise BadInput(f"the model is {type(model).__name__}, expected the name of a defense or module:attribute")
+    if ":" in model:
+        registry.defenses.register(model, model)
+        try:
+            registry.defenses.load(model)
+        except AttributeError as error:
+            raise BadInput(
+                f"there is no {model} ({error}), expected the path of a Defense; type module:attribute"
+            ) from None
+    return runner.prepare(model, **options)
+
+
+def finish(
+    prepared: runner.Prepared, run_dir: Path, watching: Callable[[runner.Prepared, Path], AbstractContextManager[Watcher]],
+    *, retry_errors: bool = False,
+) -> tuple[Audit, int, int]:  # fmt: skip
+    """The finished run of a plan, how many units it has, and how many of them were there before; what is there is not run."""
     run_dir, prepared = runner.enter(prepared, run_dir, retry_errors=retry_errors)
     reused = _there(run_dir, prepared.plan)
     if not _whole(run_dir):
-        with watching(model, prepared, run_dir) as watcher:
+        with watching(prepared, run_dir) as watcher:
             runner.execute(prepared, run_dir, watcher)
-    audit = load_run(run_dir)
-    return audit, sum(1 for _ in audit.results.plan.units()), reused
+    found = load_run(run_dir)
+    return found, sum(1 for _ in found.results.plan.units()), reused
 
 
-def directory(config: Config, model: Model, plan: Plan) -> Path:
+def directory(cache: Path, name: str, plan: Plan) -> Path:
     """Where the run of a model lives: a changed plan, hence changed weights, has a directory of its own."""
-    return config.cache / f"{model.slug}-{plan.fingerprint[:16]}"
+    return cache / f"{slug(name)}-{plan.fingerprint[:16]}"
 
 
 def _affordable(model: Model, plan: Plan) -> None:
