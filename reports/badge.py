@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from reports.escaping import xml_text
+
 LABEL = "robust accuracy"
 # White text on each has a contrast of at least 4.5 to 1 (WCAG AA).
 COLOURS = {"passed": "#1a7f37", "failed": "#b42318", "error": "#57606a"}
@@ -19,7 +21,9 @@ def render_badge(entry: Mapping[str, Any]) -> str:
     value = "error" if entry["error"] else "not measured" if robust is None else f"{robust['accuracy']:.1%}"
     if entry["status"] == "failed":
         value += " ↓" if entry["comparison"] and entry["comparison"]["regressed"] else " ✗"
-    return _svg(LABEL, value, COLOURS[entry["status"]], f"{entry['name']}: {LABEL} {value}, {entry['status']}")
+    return _svg(
+        LABEL, value, COLOURS[entry["status"]], xml_text(f"{entry['name']}: {LABEL} {value}, {entry['status']}")
+    )
 
 
 def _svg(label: str, value: str, colour: str, title: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from audit.errors import CannotWrite
 from reports.checks import figure, mark, reused
 from reports.escaping import plain
-from reports.sarif import uri
+from reports.sarif import relative
 
 MOST = 1_000_000  # bytes; GitHub refuses a step summary of more than 1 MiB
 SIGNS = {"passed": "✅", "failed": "❌", "error": "⚠️"}
@@ -38,7 +38,7 @@ def render_annotations(entries: Sequence[Mapping[str, Any]], config: str) -> lis
     """A workflow command for each failure, at the baseline it is held against, else at the file `config`."""
     found = []
     for entry in entries:
-        place = uri(entry["baseline"] or config)
+        place = relative(entry["baseline"] or config)
         for sentence in entry["failures"] or filter(None, [entry["error"]]):
             title = f"{entry['name']}: {'could not be judged' if entry['error'] else 'robust accuracy'}"
             found.append(f"::error file={_property(place)},line=1,title={_property(title)}::{_data(sentence)}")

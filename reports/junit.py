@@ -6,12 +6,11 @@ failure, error, skipped, system-out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # no XML 1.0 document may hold these
+from reports.escaping import xml_text
 
 
 def render_junit(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -26,7 +25,7 @@ def render_junit(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _suite(root: ET.Element, entry: Mapping[str, Any]) -> None:
-    name = _clean(entry["name"])
+    name = xml_text(entry["name"])
     suite = ET.SubElement(root, "testsuite", name=name)
     comparison = entry["comparison"]
     if entry["error"]:
@@ -38,7 +37,7 @@ def _suite(root: ET.Element, entry: Mapping[str, Any]) -> None:
         elif not row["judged"]:
             _told(case, "skipped", f"not judged, part of the worst case: {row['sentence']}")
         else:
-            ET.SubElement(case, "system-out").text = _clean(row["sentence"])
+            ET.SubElement(case, "system-out").text = xml_text(row["sentence"])
     if entry["run"] is not None:
         _verdict(_case(suite, name, "verdict"), entry)
         suite.set("time", f"{entry['run']['seconds']:.3f}")
@@ -56,17 +55,12 @@ def _verdict(case: ET.Element, entry: Mapping[str, Any]) -> None:
     if failures:
         _told(case, "failure", failures[0])
     else:
-        ET.SubElement(case, "system-out").text = _clean(" ".join([entry["run"]["verdict"], *entry["run"]["reasons"]]))
+        ET.SubElement(case, "system-out").text = xml_text(" ".join([entry["run"]["verdict"], *entry["run"]["reasons"]]))
 
 
 def _case(suite: ET.Element, model: str, name: str) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=f"robustness.{model}", name=_clean(name))
+    return ET.SubElement(suite, "testcase", classname=f"robustness.{model}", name=xml_text(name))
 
 
 def _told(case: ET.Element, kind: str, sentence: str) -> None:
-    ET.SubElement(case, kind, message=_clean(sentence)).text = _clean(sentence)
-
-
-def _clean(text: object) -> str:
-    """Text without the characters that XML cannot hold; the tree escapes the rest."""
-    return FORBIDDEN.sub("\ufffd", str(text))
+    ET.SubElement(case, kind, message=xml_text(sentence)).text = xml_text(sentence)

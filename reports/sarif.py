@@ -56,7 +56,12 @@ def _result(rule: str, key: str, model: str, sentence: str, place: str) -> dict[
 
 def uri(place: str) -> str:
     """A path as SARIF wants it: relative to the working directory where it lies below it, with / and escaped."""
-    path = Path(place)
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        path = path.relative_to(Path.cwd())
+    path = Path(relative(place))
     return path.as_uri() if path.is_absolute() else quote(path.as_posix())
+
+
+def relative(place: str) -> str:
+    """A path from the working directory, where it lies below it: what a code page can show."""
+    path = Path(place)
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return (path.relative_to(Path.cwd()) if inside else path).as_posix()
