@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from audit import display, registry, runner
+from audit import registry, runner
 from audit.baselines import comparable, read_baseline
+from audit.budget import Budget, parse_budget
 from audit.ci_config import Config, Model
 from audit.engine import Watcher
 from audit.errors import AuditError, BadInput
@@ -48,13 +49,16 @@ def _entry(config: Config, model: Model, watching: Watching, updating: bool, ret
 def _audited(
     config: Config, model: Model, watching: Watching, *, updating: bool, retry_errors: bool
 ) -> tuple[Audit, int, int]:
-    """See `finish`. What may not be compared, or costs too much, is said before hours of attacks."""
+    """See `finish`. What may not be compared is said before hours of attacks."""
     prepared = prepare(model.defense, model.options)
-    _affordable(model, prepared.plan)
     if model.baseline is not None and not updating:
         refuse_what_differs(read_baseline(model.baseline).comparable, comparable(prepared.plan))
     run_dir = directory(config.cache, model.name, prepared.plan)
-    return finish(prepared, run_dir, lambda *known: watching(model, *known), retry_errors=retry_errors)
+    budget = parse_budget(model.time, model.passes)
+    found = finish(prepared, run_dir, lambda *known: watching(model, *known), retry_errors=retry_errors, budget=budget)
+    if found[0].results.missing:
+        raise BadInput(f"{model.name} is not finished, {budget}")
+    return found
 
 
 def prepare(model: str, options: Mapping[str, Any]) -> runner.Prepared:
@@ -77,14 +81,14 @@ def prepare(model: str, options: Mapping[str, Any]) -> runner.Prepared:
 
 def finish(
     prepared: runner.Prepared, run_dir: Path, watching: Callable[[runner.Prepared, Path], AbstractContextManager[Watcher]],
-    *, retry_errors: bool = False,
+    *, retry_errors: bool = False, budget: Budget | None = None,
 ) -> tuple[Audit, int, int]:  # fmt: skip
     """The finished run of a plan, how many units it has, and how many of them were there before; what is there is not run."""
     run_dir, prepared = runner.enter(prepared, run_dir, retry_errors=retry_errors)
     reused = _there(run_dir, prepared.plan)
     if not _whole(run_dir):
         with watching(prepared, run_dir) as watcher:
-            runner.execute(prepared, run_dir, watcher)
+            runner.execute(prepared, run_dir, watcher, budget)
     found = load_run(run_dir)
     return found, sum(1 for _ in found.results.plan.units()), reused
 
@@ -92,18 +96,6 @@ def finish(
 def directory(cache: Path, name: str, plan: Plan) -> Path:
     """Where the run of a model lives: a changed plan, hence changed weights, has a directory of its own."""
     return cache / f"{slug(name)}-{plan.fingerprint[:16]}"
-
-
-def _affordable(model: Model, plan: Plan) -> None:
-    """Raise BadInput when the plan may cost more passes than the model's budget."""
-    if model.max_passes is None:
-        return
-    passes = display.most(plan, display.costs(plan.steps))["passes"]
-    if passes > model.max_passes:
-        raise BadInput(
-            f"{model.name} may cost {passes:,} passes, max_passes allows {model.max_passes:,}; type a smaller n or suite, "
-            f"or max_passes = {passes}"
-        )
 
 
 def _there(run_dir: Path, plan: Plan) -> int:
@@ -114,4 +106,4 @@ def _there(run_dir: Path, plan: Plan) -> int:
 def _whole(run_dir: Path) -> bool:
     """Has the run in this directory been finished, its last check of the stored images included?"""
     results = load_run(run_dir).results
-    return not results.missing and "verified" in results.checks
+    return not results.missing and results.checks.get("missing") == 0

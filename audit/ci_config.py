@@ -12,7 +12,7 @@
     defense = "undefended"
     baseline = "baselines/undefended.json"
 
-Keys of a model are the flags of `audit run` with underscores, and `name`, `baseline`, `max_drop`, `alpha`, `fail_on` and `max_passes`.
+Keys of a model are the flags of `audit run` with underscores, and `name`, `baseline`, `max_drop`, `alpha` and `fail_on`.
 Paths are relative to the file.
 """
 
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audit.budget import parse_budget
 from audit.errors import BadInput
 from audit.guard import Rules, check_reasons, slug
 from audit.registry import closest
@@ -49,21 +50,22 @@ RUN_KEYS = {
     "width": NUMBER, "n": WHOLE, "seed": WHOLE, "eps": RADIUS, "norm": TEXT, "device": TEXT, "batch_size": WHOLE,
     "set": LIST, "claim": TEXT, "claim_robust": NUMBER, "claim_attack": TEXT, "claim_clean": NUMBER,
 }  # fmt: skip
-RULE_KEYS = {"max_drop": NUMBER, "alpha": NUMBER, "fail_on": LIST, "max_passes": WHOLE}
+RULE_KEYS = {"max_drop": NUMBER, "alpha": NUMBER, "fail_on": LIST, "budget": TEXT, "budget_queries": WHOLE}
 OWN_KEYS = {"name": TEXT, "defense": TEXT, "baseline": PATH}
 CI_KEYS = {"cache": PATH, "out": PATH}
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model to guard. options: for `audit.runner.prepare`; max_passes: a plan that may cost more is refused."""
+    """One model to guard. options: for `audit.runner.prepare`; time, passes: its budget, see `audit.budget`."""
 
     name: str
     defense: str
     options: Mapping[str, Any]
     baseline: Path | None = None
     rules: Rules = field(default_factory=Rules)
-    max_passes: int | None = None
+    time: str | None = None
+    passes: int | None = None
 
     @property
     def slug(self) -> str:
@@ -125,10 +127,15 @@ def _model(path: Path, number: int, shared: Mapping[str, Any], entry: Any) -> Mo
     if "drop" in fail_on and "fail_on" in {**shared, **entry} and "baseline" not in found:
         raise BadInput(f'{where} fails on a drop and has no baseline; type baseline = "robust.json"')
     defense = found.pop("defense")
-    name, baseline, passes = found.pop("name", defense), found.pop("baseline", None), found.pop("max_passes", None)
+    name, baseline = found.pop("name", defense), found.pop("baseline", None)
+    budget = (found.pop("budget", None), found.pop("budget_queries", None))
+    try:
+        parse_budget(*budget)
+    except BadInput as error:
+        raise BadInput(f"{where}: {error}") from None
     if "set" in found:
         found["settings"] = tuple(found.pop("set"))
-    return Model(name, defense, found, baseline, rules, passes)
+    return Model(name, defense, found, baseline, rules, *budget)
 
 
 def _typed(where: str, table: Mapping[str, Any], known: Mapping[str, str], folder: Path) -> dict[str, Any]:

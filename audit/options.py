@@ -55,6 +55,8 @@ Alpha = Annotated[float, typer.Option(help="How often an unchanged model may fai
 OutDir = Annotated[
     Path | None, typer.Option("--out", help="Write checks.json, junit.xml, audit.sarif and a badge there.")
 ]
+Time = Annotated[str | None, typer.Option("--budget", help="Stop before the next unit once so long was worked, as 5m.")]
+Passes = Annotated[int | None, typer.Option("--budget-queries", help="Likewise, once so many passes were made.")]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run again what crashed in an earlier run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, attack nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print report.json, or the plan of --dry-run, and nothing else.")]

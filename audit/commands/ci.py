@@ -56,13 +56,14 @@ def ci(
 
 def _watching(console: Console) -> Watching:
     from audit import display
+    from audit.live import LiveTable
 
     @contextmanager
     def begin(model: Model, prepared: Prepared, run_dir: Path) -> Iterator[Watcher]:
         console.print(f"{model.name}:", markup=False, highlight=False)
         console.print(display.heading(prepared.plan, run_dir), soft_wrap=True)
         costs = [forward + backward for forward, backward in display.costs(prepared.plan.steps)]
-        with display.LiveTable(console, prepared.plan, costs) as watcher:
+        with LiveTable(console, prepared.plan, costs) as watcher:
             yield watcher
 
     return begin
