@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from itertools import product
 from math import comb
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from audit.baselines import snapshot
+from audit.engine import LocalEngine, Target
 from audit.errors import BadInput, NotComparable
+from audit.ledger import Ledger
+from audit.plan import Plan
 from audit.regression import ALPHA, compare
+from audit.runner import Silent
 from audit.stats import difference_interval, drop_p_value, estimate, mcnemar
+from audit.summary import load_run
+from audit.types import Step
 from tests.built import claimed, mask, ran
-from tests.frozen import audited, frozen, standing
+from tests.frozen import IDENTITY, audited, frozen, standing
+from tests.planted import Noisy, TinyCNN, images
 
 SEEDS = 100
 
@@ -283,3 +292,46 @@ def test_impossible_numbers_are_refused(name, value):
     for wrong in (value, float("nan")):
         with pytest.raises(BadInput, match=f"--{name.replace('_', '-')} is {wrong}, expected a .*; type "):
             compare(frozen(standing(5, 10)), frozen(standing(5, 10)), **{name: wrong})
+
+
+# --- real attacks on a random defense
+
+
+def noisy_runs(folder: Path, seeds, width=0.1, n=20):
+    """Snapshots of audits of one random defense that differ in the seed alone."""
+    model = TinyCNN()
+    x, y = images(model, n)
+    target = Target(Noisy(model, width), x, y, frozenset({"stochastic"}))
+    steps = (
+        Step("pgd", "pgd", "claimed", "all", params={"steps": 2}),
+        Step("square", "square", "adaptive", params={"n_queries": 5}),
+    )
+    for seed in seeds:
+        identity = {
+            **IDENTITY, "n": n, "seed": seed, "batch_size": n, "norm": "Linf", "eps": 0.03, "draws": 20,
+            "steps": json.loads(json.dumps([step.to_dict() for step in steps])),
+        }  # fmt: skip
+        plan = Plan(identity, steps, {"max_draw_difference": 1.0, "classes": 4})
+        plan.write(folder / str(seed))
+        LocalEngine(plan, target, Ledger(folder / str(seed), plan.fingerprint)).run(Silent())
+        yield snapshot(load_run(folder / str(seed)))
+
+
+def test_two_seeds_of_a_random_defense_differ_and_are_compared_by_shares(tmp_path):
+    before, after = noisy_runs(tmp_path, (0, 1))
+    assert before.comparable["draws"] == 20
+    assert before.figures[0].hits.tolist() != after.figures[0].hits.tolist()
+    assert 0 < before.figures[0].estimate.accuracy < before.figures[1].estimate.accuracy
+    found = compare(before, after, max_drop=0.0)
+    assert found.paired
+    assert all(0 < row.p <= 1 for row in found.rows)
+
+
+@pytest.mark.slow
+def test_an_unchanged_random_defense_under_real_attacks_fails_no_more_often_than_stated(tmp_path):
+    """100 seeds against 100 other seeds, without any drop being allowed; and a noisier model is caught."""
+    before, after = (list(noisy_runs(tmp_path, range(k, 200, 2))) for k in (0, 1))
+    failed = sum(bool(compare(a, b, max_drop=0.0).regressed) for a, b in zip(before, after, strict=True))
+    assert failed <= ALPHA * SEEDS
+    worse = list(noisy_runs(tmp_path / "worse", range(20), width=0.6))
+    assert sum(bool(compare(a, b).regressed) for a, b in zip(before, worse, strict=False)) >= 19
