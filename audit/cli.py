@@ -1,7 +1,7 @@
 """The command line: flags in, one sentence for every mistake, exit codes that scripts can rely on.
 
-Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, `verify` found a bad, missing or damaged
-unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted.
+Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify`
+found a bad, missing or damaged unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from audit import __version__
+from audit.commands.baseline import baseline
+from audit.commands.check import check
+from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
 from audit.commands.diagnose import diagnose
 from audit.commands.finished import report, verify
@@ -29,6 +32,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "report": report,
     "verify": verify,
+    "baseline": baseline,
+    "check": check,
+    "ci": ci,
     "doctor": doctor,
 }
 

@@ -10,10 +10,11 @@ import typer
 
 
 class FailOn(StrEnum):
-    """Verdicts that `--fail-on` turns into exit code 1."""
+    """What `--fail-on` turns into exit code 1: a verdict, or a drop against the baseline of `--check`."""
 
     refuted = "refuted"
     inconclusive = "inconclusive"
+    drop = "drop"
 
 
 class Kind(StrEnum):
@@ -46,7 +47,16 @@ Listed = Annotated[Kind, typer.Argument(help="defenses, suites, attacks, dataset
 Whose = Annotated[str | None, typer.Option("--defense", help="With claims: those that speak of this defense.")]
 ClaimLine = Annotated[str | None, typer.Option("--claim", help="Audit one printed claim: see `list claims`.")]
 ClaimClean = Annotated[float | None, typer.Option(help="The clean accuracy that goes with the claim, as 0.911.")]
-Verdicts = Annotated[list[FailOn] | None, typer.Option(help="Verdicts that end in exit code 1.")]
+Verdicts = Annotated[
+    list[FailOn] | None, typer.Option(help="Verdicts that end in exit code 1; drop goes with --check.")
+]
+Reasons = Annotated[list[FailOn] | None, typer.Option("--fail-on", help="What ends in exit code 1 (default: drop).")]
+Check = Annotated[Path | None, typer.Option("--check", help="A baseline; exit code 1 on a drop: see `check`.")]
+MaxDrop = Annotated[float, typer.Option(help="The drop of an accuracy that is allowed, as 0.01 for one point.")]
+Alpha = Annotated[float, typer.Option(help="How often an unchanged model may fail, over all figures together.")]
+OutDir = Annotated[
+    Path | None, typer.Option("--out", help="Write checks.json, junit.xml, audit.sarif and a badge there.")
+]
 Time = Annotated[str | None, typer.Option("--budget", help="Stop before the next unit once so long was worked, as 5m.")]
 Passes = Annotated[int | None, typer.Option("--budget-queries", help="Likewise, once so many passes were made.")]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run again what crashed in an earlier run.")]

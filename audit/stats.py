@@ -14,6 +14,7 @@ CONFIDENCE = 0.95
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
+Counts = NDArray[np.int64]
 
 
 def clopper_pearson(successes: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -69,3 +70,37 @@ def mcnemar(first: Bools, second: Bools) -> float:
     only_first = int(np.sum(first & ~second))
     discordant = only_first + int(np.sum(second & ~first))
     return 1.0 if discordant == 0 else float(binomtest(only_first, discordant, 0.5).pvalue)
+
+
+def drop_p_value(before: Counts, after: Counts) -> float:
+    """Exact one-sided p-value of the drop from `before` to `after`, counts of correct draws per image, int64 (n,).
+
+    The null: what became of an image before and after could as well have come the other way round. Then each difference
+    bears either sign with probability 1/2, and the p-value is the share of all signings in which the images lose as
+    much in sum as they did (the sign-flip test; Fisher 1935). It holds for any n, and for one draw per image it is
+    the one-sided exact McNemar test. Images without a difference have no say; 1 when none has one.
+    """
+    difference = np.asarray(before, np.int64) - np.asarray(after, np.int64)
+    sizes = np.abs(difference[difference != 0])
+    if not len(sizes):
+        return 1.0
+    unit = int(np.gcd.reduce(sizes))
+    sizes, lost = sizes // unit, int(difference[difference > 0].sum()) // unit
+    chance = np.zeros(int(sizes.sum()) + 1)  # chance[s]: that the images which lose do so by s in sum
+    chance[0] = 1.0
+    for size in sizes:
+        chance[size:] = (chance[size:] + chance[:-size]) / 2
+        chance[:size] /= 2
+    return min(float(chance[lost:].sum()), 1.0)
+
+
+def difference_interval(first: Estimate, second: Estimate, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the difference of two accuracies on different images: first - second.
+
+    Square-and-add (Newcombe 1998, method 10; Zou and Donner 2008) on the intervals of `clopper_pearson`.
+    """
+    (low1, high1), (low2, high2) = (clopper_pearson(e.correct, e.n, confidence) for e in (first, second))
+    difference = first.accuracy - second.accuracy
+    down = np.hypot(first.accuracy - low1, high2 - second.accuracy)
+    up = np.hypot(high1 - first.accuracy, second.accuracy - low2)
+    return difference - float(down), difference + float(up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from audit import options as o
 from audit.commands.common import resumable, typed_command
+from audit.errors import BadInput
 
 if TYPE_CHECKING:
     from audit.runner import Prepared
@@ -46,6 +48,7 @@ def run(
     budget: o.Time = None,
     budget_queries: o.Passes = None,
     fail_on: o.Verdicts = None,
+    check: o.Check = None,
     retry_errors: o.RetryErrors = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
@@ -53,10 +56,17 @@ def run(
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
     from audit import display, runner
+    from audit.baselines import comparable, read_baseline
     from audit.budget import parse_budget
+    from audit.commands.check import judge
+    from audit.guard import Rules
     from audit.live import LiveTable
+    from audit.regression import refuse_what_differs
     from reports import write_reports
 
+    if o.FailOn.drop in (fail_on or ()) and check is None:
+        raise BadInput("--fail-on drop needs a baseline to drop from; type --check robust.json")
+    frozen = None if check is None else read_baseline(check)
     console = Console(quiet=quiet or as_json, stderr=as_json)
     allowance = parse_budget(budget, budget_queries)
     prepared = runner.prepare(
@@ -65,6 +75,8 @@ def run(
         claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
         network=network, width=width, command=typed_command(),
     )  # fmt: skip
+    if frozen is not None:  # said before hours of attacks
+        refuse_what_differs(frozen.comparable, comparable(prepared.plan))
     if dry_run:
         _print_plan(prepared, Console(quiet=quiet), as_json=as_json)
         return
@@ -81,7 +93,10 @@ def run(
     console.print(display.panel(audit, str(report)))
     if as_json:
         print(json.dumps(audit.to_dict(), indent=1))
-    if audit.verdict.outcome in [str(f) for f in fail_on or ()]:
+    reasons = tuple(str(reason) for reason in fail_on or ())
+    if check is not None:
+        judge(audit, check, Rules(fail_on=(*reasons, "drop")), quiet=quiet, to=sys.stderr if as_json else None)
+    elif audit.verdict.outcome in reasons:
         raise typer.Exit(1)
 
 
