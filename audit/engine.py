@@ -22,6 +22,7 @@ from adapters.probe import AllBroken, Probe
 from audit import registry
 from audit.attacks.common import checked
 from audit.budget import Budget
+from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
 from audit.errors import AuditError
 from audit.gates import adapt, bare_network, deterministic
@@ -66,6 +67,7 @@ class LocalEngine:
     """One process, one unit after the other, in the plan's order.
 
     clean, best: P(correct) of each clean image and of its worst image so far, by the selecting draws: float32 (n,).
+    standing: for each step, what it attacked without returning a success: bool (n,).
     """
 
     def __init__(self, plan: Plan, target: Target, ledger: Ledger, budget: Budget | None = None) -> None:
@@ -75,6 +77,7 @@ class LocalEngine:
         self.best: NDArray[np.float32] = np.zeros(plan.n, np.float32)
         self.clean = self.best.copy()
         self.bare_correct: NDArray[np.bool_] = np.zeros(plan.n, bool)
+        self.standing = {step.name: self.bare_correct.copy() for step in plan.steps}
         self.bare = bare_network(target.model) if any(step.transfers for step in plan.steps) else None
 
     @property
@@ -106,6 +109,7 @@ class LocalEngine:
     def extend(self, plan: Plan) -> None:
         """Go on with a plan that has more steps behind the present ones."""
         self.plan = plan
+        self.standing |= {step.name: np.zeros(plan.n, bool) for step in plan.steps if step.name not in self.standing}
 
     def _account(self, unit: Unit, arrays: Arrays) -> None:
         ids = arrays["ids"]
@@ -113,7 +117,10 @@ class LocalEngine:
         if unit.step is None:
             self.clean[ids] = self.best[ids] = arrays["p_select"]
             self.bare_correct[ids] = arrays["bare_correct"]
-        elif self.plan.steps[unit.step].scope != "control":
+            return
+        step = self.plan.steps[unit.step]
+        self.standing[step.name][ids] = held(arrays)
+        if step.scope != "control":
             self.best[ids] = np.fmin(self.best[ids], arrays["p_select"])
 
     def _size(self, unit: Unit) -> int:
@@ -126,6 +133,8 @@ class LocalEngine:
         pool = self.alive if step.scope == "survivors" else self.clean > DONE
         if step.transfers and step.scope == "all":
             pool |= self.bare_correct  # the bare network's own row counts these
+        if (left := left_by(step.after, self.standing)) is not None:
+            pool = left
         chosen = np.flatnonzero(pool)[: step.limit]
         rows = self.plan.rows(unit.shard)
         return chosen[(chosen >= rows.start) & (chosen < rows.stop)]

@@ -44,7 +44,23 @@ def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None
     views = {"returned": (mask((0, 900), n=n) & ~returned).astype(np.float32)}
     far = np.full(n, np.nan, np.float32) if nearest is None else nearest
     return StepResult(
-        step, attacked, broken, returned, errors, errors, own, own, views, far, 1, 1, 0.0, messages, traced(zero), done
+        step,
+        attacked,
+        broken,
+        returned,
+        errors,
+        errors,
+        returned,
+        own,
+        own,
+        views,
+        far,
+        1,
+        1,
+        0.0,
+        messages,
+        traced(zero),
+        done,
     )
 
 
