@@ -34,7 +34,7 @@ def suited(settings: Settings, features: int, *, random: bool) -> Settings:
     """The settings for a model with so many features. Raises BadInput for values that make no problem."""
     check(settings)
     if random:
-        settings = replace(settings, where="corners", closeness=0.0)
+        settings = replace(settings, closeness=0.0)
     rows = settings.inner + settings.far + settings.extra_far
     most = features - 1
     inner = min(rows, most) // 2 if random else min(settings.inner, most - settings.far - settings.extra_far)

@@ -25,9 +25,9 @@ class Settings:
     spread: "adaptive" gives the two logits the range of the defense's own, "fixed" a range of 1. closeness: how near
     the threshold moves to the far point, in [0,1). most_tries: the most that the random attacker may have.
 
-    The defaults are those of the published runs but for the closeness (0.9999 there; float32 has to tell the two apart),
-    and for the cap on inner points. Of a random defense half the points are draws of the far one at a corner, and
-    the threshold stays in the middle: no single draw is typical of a point.
+    The defaults are those of the published runs (with corners, as they had for robust models), but for the closeness
+    (0.9999 there; float32 has to tell the two apart) and for the cap on inner points. Of a random defense half the points
+    are draws of the far one, and the threshold stays in the middle: no single draw is typical of a point.
     """
 
     inner: int = 999
@@ -35,7 +35,7 @@ class Settings:
     extra_far: int = 0
     reach: float = 0.95
     beyond: float = 1.5
-    where: str = "surface"
+    where: str = "corners"
     spread: str = "adaptive"
     closeness: float = 0.999
     most_tries: int = 1000
