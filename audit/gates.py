@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapters.parts import inner_network, last_network
 from audit import registry
 from audit.errors import BadModel
 from audit.oracle import check_logits, check_mode
@@ -22,6 +23,8 @@ from audit.types import BARE, AdapterSpec, Step
 
 SAMPLE = 1000
 REPEATS = 3
+OTHERWISE = frozenset({BARE, "inner", "smooth"})  # adapters that answer otherwise than the defense on purpose
+WATCHED = 16  # images on which the parts of the model are looked for
 
 
 def adapt(model: nn.Module, adapters: Iterable[AdapterSpec]) -> nn.Module:
@@ -47,7 +50,7 @@ def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: in
     Keys: n; clean_correct; classes; logit_gap (median of largest minus second, at least 1e-6); zero_gradient
     (share of correctly classified images whose float32 CE gradient is exactly zero); saturated (share whose
     softmax gives every other class exactly zero); max_draw_difference (largest change of normalised logits over 3
-    passes, AutoAttack's "randomized" check); softmax_output (bool); gradient_cut (bool: no gradient leads from the
+    passes, AutoAttack's "randomized" check); inner_network and last_network (see `adapters.parts`); softmax_output (bool); gradient_cut (bool: no gradient leads from the
     logits to the images, because a part in between is not differentiable).
     Raises BadModel when the model cannot be judged.
     """
@@ -72,7 +75,13 @@ def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: in
         "max_draw_difference": float(drift.max()),
         "softmax_output": _looks_like_softmax(logits),
         "gradient_cut": cut,
+        **_parts(model, x[:WATCHED], stream),
     }
+
+
+def _parts(model: nn.Module, x: Tensor, stream: Stream) -> dict[str, str | None]:
+    with stream:
+        return {"inner_network": inner_network(model, x), "last_network": last_network(model, x)}
 
 
 def _measure(model: nn.Module, x: Tensor, y: Tensor, stream: Stream) -> tuple[Tensor, Tensor, Tensor, bool]:
@@ -116,13 +125,13 @@ def forward_mismatch(model: nn.Module, steps: Iterable[Step], x: Tensor, *, seed
     """Share of images that a step's adapted model classifies otherwise than the defense, per adapted step.
 
     The same random stream is used on both sides, so a stochastic defense is compared draw by draw. An average over
-    draws (EOT) and the bare network are meant to answer otherwise: EOT is left out, and steps on the bare network too.
+    draws (EOT) is left out. Steps on the network inside, or on a smoothed model, are meant to answer otherwise.
     """
     result: dict[str, float] = {}
     with torch.no_grad():
         for step in steps:
             exact = [adapter for adapter in step.adapters if adapter.name != "eot"]
-            if exact and not step.transfers:
+            if exact and not any(adapter.name in OTHERWISE for adapter in exact):
                 adapted = adapt(model, exact)
                 with Stream(seed):
                     expected = model(x).argmax(1)

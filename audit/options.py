@@ -45,6 +45,8 @@ Whose = Annotated[str | None, typer.Option("--defense", help="With claims: those
 ClaimLine = Annotated[str | None, typer.Option("--claim", help="Audit one printed claim: see `list claims`.")]
 ClaimClean = Annotated[float | None, typer.Option(help="The clean accuracy that goes with the claim, as 0.911.")]
 Verdicts = Annotated[list[FailOn] | None, typer.Option(help="Verdicts that end in exit code 1.")]
+Time = Annotated[str | None, typer.Option("--budget", help="Stop before the next unit once so long was worked, as 5m.")]
+Passes = Annotated[int | None, typer.Option("--budget-queries", help="Likewise, once so many passes were made.")]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run again what crashed in an earlier run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, attack nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print report.json, or the plan of --dry-run, and nothing else.")]

@@ -141,6 +141,9 @@ adapters: Registry[Any] = Registry(
         "bpda": "adapters.bpda:Bpda",
         "unroll": "adapters.unroll:Unroll",
         "eot": "adapters.eot:Eot",
+        "inner": "adapters.inner:Inner",
+        "front": "adapters.front:Front",
+        "smooth": "adapters.smooth:Smooth",
     },
 )
 datasets: Registry[Any] = Registry(

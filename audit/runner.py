@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
+from audit.budget import Budget
 from audit.claimed import UNNAMED, choose
 from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
 from audit.device import exact, find_device
@@ -26,7 +28,10 @@ from audit.ledger import Arrays, Ledger, write_json
 from audit.oracle import draws_for
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
+from audit.remedies import next_round
+from audit.results import read_results
 from audit.rng import derive_seed
+from audit.rounds import write_rounds
 from audit.rules import Nature, fit, omitted
 from audit.runlog import logging_to
 from audit.settings import resolve_temperature
@@ -39,6 +44,7 @@ from audit.versions import versions
 from audit.weakened import weakened
 
 USUAL_EPS = 8 / 255
+log = logging.getLogger("audit")
 
 
 class Silent:
@@ -47,6 +53,7 @@ class Silent:
     def begin(self, unit: Unit, images: int) -> None: ...
     def beat(self, forwards: int) -> None: ...
     def end(self, unit: Unit, arrays: Arrays, meta: dict[str, Any]) -> None: ...
+    def extend(self, plan: Plan) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -128,16 +135,17 @@ def run(
     out: str | Path | None = None,
     watcher: Watcher | None = None,
     retry_errors: bool = False,
+    budget: Budget | None = None,
     **options: Any,
 ) -> Audit:
     """Audit a defense by name and return the finished run; see `prepare` for the options.
 
     out: the run directory; a directory with the same plan is resumed, one with another plan is refused
     (PlanMismatch). Default: `runs/DEFENSE-SUITE-FINGERPRINT`, so the same command resumes. retry_errors: units in
-    which an attack crashed in an earlier run are run again.
+    which an attack crashed in an earlier run are run again. budget: what the run may cost; see `audit.budget`.
     """
     run_dir, prepared = enter(prepare(defense, **options), out, retry_errors=retry_errors)
-    return execute(prepared, run_dir, watcher or Silent())
+    return execute(prepared, run_dir, watcher or Silent(), budget)
 
 
 def directory(plan: Plan, out: str | Path | None) -> Path:
@@ -158,8 +166,8 @@ def enter(prepared: Prepared, out: str | Path | None, *, retry_errors: bool = Fa
     return run_dir, replace(prepared, plan=plan)
 
 
-def execute(prepared: Prepared, run_dir: Path, watcher: Watcher) -> Audit:
-    """Run what the directory lacks, check the stored images again, and read the result.
+def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget | None = None) -> Audit:
+    """Run what the directory lacks and what its results ask for, check the stored images again, and read the result.
 
     Raises PlanMismatch when the directory holds another plan, CannotWrite.
     """
@@ -168,7 +176,7 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher) -> Audit:
     before = fingerprint_model(model)
     ledger = Ledger(run_dir, plan.fingerprint)
     with logging_to(run_dir / "run.log"):
-        LocalEngine(plan, target, ledger).run(watcher)
+        plan = _rounds(LocalEngine(plan, target, ledger, budget), run_dir, watcher)
         sample = target.x[:FORWARD_SAMPLE]
         mismatch = forward_mismatch(model, plan.steps, sample, seed=derive_seed(plan.seed, "forward"))
         verified = verify_images(plan, target, ledger)
@@ -176,6 +184,19 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher) -> Audit:
         write_gallery(run_dir / "gallery.npz", plan, target, ledger)
         write_json(run_dir / "checks.json", {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified})
     return load_run(run_dir)
+
+
+def _rounds(engine: LocalEngine, run_dir: Path, watcher: Watcher) -> Plan:
+    """Run the plan, then round after round of what the results ask for; the plan with all of them."""
+    engine.run(watcher)
+    while (found := next_round(read_results(run_dir))) is not None:
+        plan = engine.plan.extended(found)
+        write_rounds(run_dir, plan.fingerprint, plan.rounds)
+        log.info("round %d: %s", found.number, "; ".join(found.found))
+        watcher.extend(plan)
+        engine.extend(plan)
+        engine.run(watcher)
+    return engine.plan
 
 
 @contextmanager

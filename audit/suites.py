@@ -158,7 +158,7 @@ SUITES: Mapping[str, Suite] = {
         Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
         Suite("claimed", "the attacks of printed claims on the defense; else five on cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
-              (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
+              (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED), rounds=4),
         Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
         Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),

@@ -16,7 +16,7 @@ from audit.diagnoses import diagnose
 from audit.results import Results, StepResult, read_results
 from audit.routes import Routes, end_to_end_ran, overall, routes
 from audit.stats import estimate, total
-from audit.types import Claim, Diagnosis, Estimate, ThreatModel, Verdict, show_eps
+from audit.types import Claim, Diagnosis, Estimate, Round, ThreatModel, Verdict, show_eps
 from audit.verdict import judge_claim, proven, unknown_images
 
 SCHEMA_VERSION = 1
@@ -144,6 +144,7 @@ class Audit:
             "routes": [_route(family) for family in routes(self.results)],
             "attacks": [self._attack(result) for result in self.results.steps],
             "curves": [_curve(curve) for curve in curves(self.results)],
+            "rounds": [_round(found) for found in plan.rounds],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "verdict": asdict(self.verdict),
             "totals": {
@@ -175,7 +176,7 @@ class Audit:
 
     def _counted(self, result: StepResult) -> tuple[Estimate | None, str]:
         """The figure of one attack and what it counts; None where it crashed, or attacked nothing."""
-        kind = {"survivors": "cumulative", "all": "alone", "control": "control"}[result.step.scope]
+        kind = {"survivors": "cumulative", "all": "alone", "trial": "trial", "control": "control"}[result.step.scope]
         if (result.crashed if result.step.scope == "all" else result.errors).any() or not result.done:
             return None, kind
         if result.step.scope == "survivors":
@@ -190,6 +191,10 @@ class Audit:
 def _route(family: Routes) -> dict[str, Any]:
     figures = {name: _estimate(getattr(family, name)) for name in ("bare", "transfer", "first", "lowest", "end_to_end")}
     return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
+
+
+def _round(found: Round) -> dict[str, Any]:
+    return {"number": found.number, "found": list(found.found), "steps": [step.name for step in found.steps]}
 
 
 def _curve(curve: Curve) -> dict[str, Any]:

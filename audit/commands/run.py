@@ -45,6 +45,8 @@ def run(
     claim_attack: o.ClaimAttack = "unnamed",
     claim_clean: o.ClaimClean = None,
     claim: o.ClaimLine = None,
+    budget: o.Time = None,
+    budget_queries: o.Passes = None,
     fail_on: o.Verdicts = None,
     retry_errors: o.RetryErrors = False,
     quiet: o.Quiet = False,
@@ -53,9 +55,12 @@ def run(
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
     from audit import display, runner
+    from audit.budget import parse_budget
+    from audit.live import LiveTable
     from reports import write_reports
 
     console = Console(quiet=quiet or as_json, stderr=as_json)
+    allowance = parse_budget(budget, budget_queries)
     prepared = runner.prepare(
         defense, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
         seed=seed, eps=eps, norm=norm, device=device, batch_size=batch_size, settings=set_ or (),
@@ -69,9 +74,11 @@ def run(
     console.print(display.heading(prepared.plan, run_dir), soft_wrap=True)
     with (
         resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
-        display.LiveTable(console, prepared.plan, [f + b for f, b in display.costs(prepared.plan.steps)]) as watcher,
+        LiveTable(console, prepared.plan, [f + b for f, b in display.costs(prepared.plan.steps)]) as watcher,
     ):
-        audit = runner.execute(prepared, run_dir, watcher)
+        audit = runner.execute(prepared, run_dir, watcher, allowance)
+    if allowance.spent and audit.results.missing:
+        console.print(str(allowance), soft_wrap=True)
     report = write_reports(run_dir)
     console.print(display.panel(audit, str(report)))
     if as_json:

@@ -6,6 +6,8 @@ their own records show that they could work. Names and thresholds follow the sou
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from audit.diagnoses.attacks import (
     black_box_beats_white_box,
     claimed_attacks_too_weak,
@@ -22,6 +24,7 @@ from audit.diagnoses.masking import (
     softmax_output,
     vanishing_gradient,
 )
+from audit.diagnoses.settled import settled
 from audit.diagnoses.traits import declared_traits, end_to_end
 from audit.results import Results
 from audit.types import Diagnosis
@@ -50,7 +53,17 @@ __all__ = [
 
 
 def diagnose(results: Results) -> tuple[Diagnosis, ...]:
-    """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares."""
+    """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares.
+
+    What a round answered is "resolved": its steps ran, and the worst case no longer moves.
+    """
+    answered = settled(results)
+    return tuple(
+        replace(d, status="resolved") if d.status == "flagged" and d.name in answered else d for d in _all(results)
+    )
+
+
+def _all(results: Results) -> tuple[Diagnosis, ...]:
     return (
         vanishing_gradient(results),
         shattered_gradient(results),
