@@ -1,7 +1,7 @@
 """The command line: flags in, one sentence for every mistake, exit codes that scripts can rely on.
 
 Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, `verify` found a bad, missing or damaged
-unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted.
+unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak; 2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from audit.commands.common import EPILOG, resumable
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.run import run
+from audit.commands.test_attack import test_attack
 from audit.commands.train import train
 from audit.errors import AuditError
 from audit.misuse import Commands, Misuse, sentence
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "report": report,
     "verify": verify,
+    "test-attack": test_attack,
     "doctor": doctor,
 }
 
