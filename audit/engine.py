@@ -183,7 +183,7 @@ class LocalEngine:
             stop_early=step.scope != "all", replay=self.replay,
             beat=lambda: watcher.beat(int(probe.forwards.sum())),
         )  # fmt: skip
-        returned = _call(step, probe, x, y, threat, seed) if len(rows) else _Returned()
+        returned = call(step, probe, x, y, threat, seed) if len(rows) else Returned()
         usable = torch.ones(len(rows), dtype=torch.bool, device=x.device)
         if returned.images is not None:
             usable = torch.isfinite(returned.images).flatten(1).all(1)
@@ -207,7 +207,7 @@ class LocalEngine:
 
 
 @dataclass(frozen=True)
-class _Returned:
+class Returned:
     """What an attack gave back; no images where it ended early or failed. minimal: it looked for the nearest ones."""
 
     images: Tensor | None = None
@@ -221,7 +221,8 @@ def _why(nan_images: int, failed: int) -> str | None:
     return f"the defense returned NaN or infinite logits for {failed} adversarial candidates" if failed else None
 
 
-def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> _Returned:
+def call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> Returned:
+    """Run a step's attack on a probe. What it raises is kept as a sentence: a crash is for the caller to count."""
     try:
         attack = registry.attacks.load(step.attack)
         with warnings.catch_warnings(record=True) as said:  # a library's warning is for the log, and stops no attack
@@ -229,17 +230,17 @@ def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, s
             found = attack(probe, x, y, threat, seed=seed, **step.params)
         for message in {str(warning.message) for warning in said}:
             log.info("%s warned: %s", step.name, message)
-        return _Returned(
+        return Returned(
             checked(step.attack, found, x), attack.kind == "minimal"
         )  # third parties need not use our wrapper
     except AllBroken:
-        return _Returned()
+        return Returned()
     except Exception as error:
         if isinstance(error, AuditError):
             log.warning("%s: %s", step.name, error)
         else:
             log.exception("%s failed", step.name)
-        return _Returned(error=f"{type(error).__name__}: {error}")
+        return Returned(error=f"{type(error).__name__}: {error}")
 
 
 def _thin(trace: Sequence[tuple[float, ...]]) -> NDArray[np.float32]:
