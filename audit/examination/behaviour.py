@@ -141,7 +141,8 @@ def _step(values: Tensor, size: float) -> float | None:
     step = float(values.diff().min())
     if step < COARSE * size:
         return None
-    for value in values[1:].tolist():  # each larger difference tells the step more exactly
-        step = value / max(round(value / step), 1)
+    larger = [*values.diff().sort().values.tolist(), *values[1:].tolist()]  # each tells the step more exactly
+    for difference in larger:
+        step = difference / max(round(difference / step), 1)
     off = (values / step - (values / step).round()).abs().max()
     return step if float(off) < 0.05 else None
