@@ -17,15 +17,22 @@ if TYPE_CHECKING:
 
 
 def run(
-    defense: o.Defense,
+    defense: o.AnyDefense = None,
+    model: o.Model = None,
     suite: Annotated[str, typer.Option(help="quick, claimed, adaptive, full, standard, plus or rand.")] = "adaptive",
-    dataset: o.Dataset = "fashion_mnist",
+    dataset: o.AnyDataset = None,
     data: o.Data = None,
     data_dir: o.DataDir = None,
     download: o.Download = False,
     weights: o.Weights = None,
     network: o.Network = None,
     width: o.Width = None,
+    model_dir: o.ModelDir = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    resize: o.Resize = None,
+    value_range: o.ValueRange = None,
+    trait: o.Traits = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -53,14 +60,16 @@ def run(
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
     from audit import display, runner
+    from audit.models import preprocessing
     from reports import write_reports
 
     console = Console(quiet=quiet or as_json, stderr=as_json)
     prepared = runner.prepare(
-        defense, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
+        defense, model=model, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
         seed=seed, eps=eps, norm=norm, device=device, batch_size=batch_size, settings=set_ or (),
         claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
-        network=network, width=width, command=typed_command(),
+        network=network, width=width, model_dir=model_dir, traits=trait or (),
+        preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip
     if dry_run:
         _print_plan(prepared, Console(quiet=quiet), as_json=as_json)
