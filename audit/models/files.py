@@ -45,6 +45,6 @@ def _read(path: Path, read: Callable[[str], Any], writer: str, weights: Path | N
         raise BadWeights(
             f"{path} cannot be read ({type(error).__name__}: {said}), expected a file of {writer}; save the model anew"
         ) from error
-    return Found(
-        module.requires_grad_(False), (path,)
-    )  # a script's weights, copied, are no leaves: torch warns of them
+    for weight in module.parameters():
+        weight.requires_grad_(False)  # a script's weights, once copied, are no leaves, and torch warns of them
+    return Found(module, (path,))
