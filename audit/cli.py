@@ -16,6 +16,7 @@ from audit import __version__
 from audit.commands.common import EPILOG, resumable
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
+from audit.commands.leaderboard import leaderboard
 from audit.commands.run import run
 from audit.commands.train import train
 from audit.errors import AuditError
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "report": report,
     "verify": verify,
+    "leaderboard": leaderboard,
     "doctor": doctor,
 }
 

@@ -72,4 +72,5 @@ Verdicts = Annotated[list[FailOn] | None, typer.Option(help="Verdicts that end i
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run again what crashed in an earlier run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, attack nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print report.json, or the plan of --dry-run, and nothing else.")]
+JsonRows = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
