@@ -26,7 +26,7 @@ from audit.gates import fingerprint_model, forward_mismatch, profile, staged
 from audit.ledger import Arrays, Ledger, write_json
 from audit.models.own import answers
 from audit.models.preprocessing import Preprocessing
-from audit.models.spec import Declared
+from audit.models.spec import Declared, usual_place
 from audit.oracle import draws_for
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
@@ -82,10 +82,10 @@ def prepare(
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    declared = Declared(preprocessing, tuple(traits), None if model_dir is None else Path(model_dir), download)
+    given = model if defense is None else defense
+    declared = Declared(preprocessing, tuple(traits), usual_place(given, model_dir), download)
     sources = Sources.given(weights, data, data_dir, declared, download=download, network=network, width=width)
     known = sources.defense(defense, model)
-    given = model if defense is None else defense
     name = given if isinstance(given, str) else known.name
     dataset = sources.dataset(dataset, known, name)
     line = chosen_line(claim, name, dataset, claim_robust, own_images=sources.own_images)

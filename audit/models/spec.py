@@ -65,6 +65,13 @@ class Declared:
         )  # fmt: skip
 
 
+def usual_place(asked: Any, model_dir: str | Path | None) -> Path | None:
+    """Where RobustBench's checkpoints lie: as typed, else where RobustBench itself puts them. None for other models."""
+    if model_dir is not None:
+        return Path(model_dir)
+    return Path("models") if isinstance(asked, str) and asked.startswith("robustbench:") else None
+
+
 def resolve(name: str, declared: Declared) -> Defense:
     """The defense that a name of the registry, SCHEME:NAME or a Python path (module:factory) stands for.
 
