@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
 from audit.models import robustbench
 from audit.models.spec import Declared, resolve
 from audit.runner import prepare
+from audit.versions import installed
 
-pytestmark = pytest.mark.skipif(find_spec("robustbench") is None, reason="robustbench is not installed")
+pytestmark = pytest.mark.skipif(installed("robustbench") is None, reason="robustbench is not installed")
 NAME = "Wong2020Fast"
 SPEC = f"robustbench:cifar10/Linf/{NAME}"
 
