@@ -21,6 +21,7 @@ from audit.commands.common import EPILOG, resumable
 from audit.commands.diagnose import diagnose
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
+from audit.commands.leaderboard import leaderboard
 from audit.commands.run import run
 from audit.commands.test_attack import test_attack
 from audit.commands.train import train
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "ci": ci,
     "test-attack": test_attack,
+    "leaderboard": leaderboard,
     "doctor": doctor,
 }
 

@@ -28,16 +28,30 @@ TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass cost
 AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and no more
 AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 FEWER_QUERIES = 1000
+GRADIENT_FREE = (
+    Step("nes", "nes", "adaptive", why="gradients from scores alone, by normal draws"),
+    Step("random-search", "random-search", "adaptive", why="1,000 random corners of the ball"),
+    Step("rays", "rays", "adaptive", params={"n_queries": 2000}, why="decisions alone: the ray that leaves the class first"),
+    Step("hopskipjump", "hopskipjump", "adaptive", limit=20, params={"queries": 5000},
+         why="decisions alone, along the boundary; 20 images"),
+)  # fmt: skip
+NOT_UNROLLED = (
+    "step unroll-margin is left out: the purifier has no method unrolled(temperature), a smooth version of itself"
+)
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
 
 @dataclass(frozen=True, slots=True)
 class Nature:
-    """What the rules need to know. staged: it has a purifier before a bare network; blind: its gradient is useless."""
+    """What the rules need to know. staged: it has a purifier before a bare network; blind: its gradient is useless.
+
+    unrolls: a blind purifier offers a differentiable version of itself.
+    """
 
     staged: bool = False
     stochastic: bool = False
     blind: bool = False
+    unrolls: bool = True
 
     @property
     def images(self) -> int | None:
@@ -45,11 +59,16 @@ class Nature:
         return 100 if self.stochastic else 200 if self.blind else None
 
     @classmethod
-    def of(cls, traits: Iterable[str], *, staged: bool, drift: float) -> Nature:
-        """drift: the largest change of normalised logits between passes; above 1e-4 the defense is random, said or not."""
+    def of(
+        cls, traits: Iterable[str], *, staged: bool, drift: float, cut: bool = False, unrolls: bool = True
+    ) -> Nature:
+        """drift: the largest change of normalised logits between passes; above 1e-4 the defense is random, said or not.
+
+        cut: no gradient leads from the logits to the images; then it is not differentiable, said or not.
+        """
         named = set(traits)
-        blind = staged and bool(named & {"nondifferentiable", "test_time_optimisation"})
-        return cls(staged, "stochastic" in named or drift > 1e-4, blind)
+        blind = staged and (cut or bool(named & {"nondifferentiable", "test_time_optimisation"}))
+        return cls(staged, "stochastic" in named or drift > 1e-4, blind, unrolls or not blind)
 
 
 def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
@@ -66,10 +85,23 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     return (*as_claimed, *_again(claimed, nature), *extra, *whole)
 
 
+def answered(steps: Iterable[Step], answers: str) -> tuple[Step, ...]:
+    """The steps, and where the model has no gradient those that ask for none; claimed attacks and AutoAttack stay alone.
+
+    answers: "gradient", "scores" or "decision".
+    """
+    steps = tuple(steps)
+    if answers == "gradient" or all(step.suite in ("claimed", *AUTOATTACK_SUITES) for step in steps):
+        return steps
+    there = {step.attack for step in steps}
+    return (*steps, *(step for step in GRADIENT_FREE if step.attack not in there))
+
+
 def omitted(steps: Iterable[Step], nature: Nature) -> list[str]:
-    """A sentence for each step that `fit` drops because it costs too much."""
+    """A sentence for each step that `fit` drops because it costs too much or cannot be."""
     through = "averaged draws" if nature.stochastic else "a purifier"
-    return [f"step {s.name} is left out: too dear through {through}" for s in steps if _too_dear(s, nature)]
+    dear = [f"step {s.name} is left out: too dear through {through}" for s in steps if _too_dear(s, nature)]
+    return dear if nature.unrolls else [*dear, NOT_UNROLLED]
 
 
 def _too_dear(step: Step, nature: Nature) -> bool:
@@ -128,7 +160,7 @@ def _transfers() -> tuple[Step, ...]:
 
 
 def _unrolled(nature: Nature) -> tuple[Step, ...]:
-    if not nature.blind:
+    if not (nature.blind and nature.unrolls):
         return ()
     why = "through the purification itself, its sign made smooth"
     last = (AVERAGED,) if nature.stochastic else ()

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 
 def run(
-    defense: o.Defense,
+    defense: o.AnyDefense = None,
+    model: o.Model = None,
     suite: Annotated[str, typer.Option(help="quick, claimed, adaptive, full, standard, plus or rand.")] = "adaptive",
-    dataset: o.Dataset = "fashion_mnist",
+    dataset: o.AnyDataset = None,
     data: o.Data = None,
     data_dir: o.DataDir = None,
     download: o.Download = False,
     weights: o.Weights = None,
     network: o.Network = None,
     width: o.Width = None,
+    model_dir: o.ModelDir = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    resize: o.Resize = None,
+    value_range: o.ValueRange = None,
+    trait: o.Traits = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -61,6 +68,7 @@ def run(
     from audit.commands.check import judge
     from audit.guard import Rules
     from audit.live import LiveTable
+    from audit.models import preprocessing
     from audit.regression import refuse_what_differs
     from reports import write_reports
 
@@ -70,10 +78,11 @@ def run(
     console = Console(quiet=quiet or as_json, stderr=as_json)
     allowance = parse_budget(budget, budget_queries)
     prepared = runner.prepare(
-        defense, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
+        defense, model=model, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
         seed=seed, eps=eps, norm=norm, device=device, batch_size=batch_size, settings=set_ or (),
         claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
-        network=network, width=width, command=typed_command(),
+        network=network, width=width, model_dir=model_dir, traits=trait or (),
+        preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip
     if frozen is not None:  # said before hours of attacks
         refuse_what_differs(frozen.comparable, comparable(prepared.plan))
