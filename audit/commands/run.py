@@ -62,7 +62,7 @@ def run(
     dry_run: o.DryRun = False,
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
-    from audit import display, runner
+    from audit import display, execution, runner
     from audit.baselines import comparable, read_baseline
     from audit.budget import parse_budget
     from audit.commands.check import judge
@@ -95,7 +95,7 @@ def run(
         resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
         LiveTable(console, prepared.plan, [f + b for f, b in display.costs(prepared.plan.steps)]) as watcher,
     ):
-        audit = runner.execute(prepared, run_dir, watcher, allowance)
+        audit = execution.execute(prepared, run_dir, watcher, allowance)
     if allowance.spent and audit.results.missing:
         console.print(str(allowance), soft_wrap=True)
     report = write_reports(run_dir)
