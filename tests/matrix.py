@@ -40,7 +40,9 @@ class Row:
     def problems(self) -> list[str]:
         """What is wrong with the diagnosis: the planted flaw not seen, or a blocking one that is not there."""
         expected = {self.patient.flag, *self.patient.allowed}
-        missed = [f"{self.patient.flag} not raised"] if self.patient.flag and self.patient.flag not in self.raised else []
+        missed = (
+            [f"{self.patient.flag} not raised"] if self.patient.flag and self.patient.flag not in self.raised else []
+        )
         return missed + [f"{name} raised" for name, blocks in self.raised.items() if blocks and name not in expected]
 
     def __str__(self) -> str:
@@ -77,7 +79,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     execution.run_controls = lambda plan, device: []  # type: ignore[assignment]
-    print("| patient | planted | kind | blocks besides | CE attacks leave | audit leaves | by hand | verdict | |\n" + "|---" * 9 + "|")
+    print(
+        "| patient | planted | kind | blocks besides | CE attacks leave | audit leaves | by hand | verdict | |\n"
+        + "|---" * 9
+        + "|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for patient in models(asked.names):
             print(examined(patient, asked.suite, asked.seed, Path(folder) / patient.name), flush=True)
