@@ -167,7 +167,8 @@ class Audit:
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
-            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()), "messages": sorted(set(result.messages)), "done": result.done,
+            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()),
+            "messages": sorted(set(result.messages)), "done": result.done,
             "forwards": result.forwards, "backwards": result.backwards, "seconds": round(result.seconds, 3),
         }  # fmt: skip
 
