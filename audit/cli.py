@@ -17,7 +17,7 @@ from audit.commands.common import EPILOG, resumable
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.run import run
-from audit.commands.test_attack import test_attack
+from audit.commands.test_attack import attack_test
 from audit.commands.train import train
 from audit.errors import AuditError
 from audit.misuse import Commands, Misuse, sentence
@@ -28,7 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "report": report,
     "verify": verify,
-    "test-attack": test_attack,
+    "test-attack": attack_test,
     "doctor": doctor,
 }
 
