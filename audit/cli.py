@@ -23,7 +23,7 @@ from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
 from audit.commands.run import run
-from audit.commands.test_attack import test_attack
+from audit.commands.test_attack import attack_test
 from audit.commands.train import train
 from audit.errors import AuditError
 from audit.misuse import Commands, Misuse, sentence
@@ -38,7 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": baseline,
     "check": check,
     "ci": ci,
-    "test-attack": test_attack,
+    "test-attack": attack_test,
     "leaderboard": leaderboard,
     "doctor": doctor,
 }
