@@ -1,7 +1,8 @@
 """The command line: flags in, one sentence for every mistake, exit codes that scripts can rely on.
 
 Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify`
-found a bad, missing or damaged unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted.
+found a bad, missing or damaged unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak;
+2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from audit.commands.baseline import baseline
 from audit.commands.check import check
 from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
+from audit.commands.diagnose import diagnose
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
+from audit.commands.leaderboard import leaderboard
 from audit.commands.run import run
+from audit.commands.test_attack import test_attack
 from audit.commands.train import train
 from audit.errors import AuditError
 from audit.misuse import Commands, Misuse, sentence
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "diagnose": diagnose,
     "train": train,
     "list": list_,
     "report": report,
@@ -33,6 +38,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": baseline,
     "check": check,
     "ci": ci,
+    "test-attack": test_attack,
+    "leaderboard": leaderboard,
     "doctor": doctor,
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from audit.curves import Curve, curves
 from audit.diagnoses import diagnose
+from audit.leaderboard import placement
 from audit.results import Results, StepResult, read_results
 from audit.routes import Routes, end_to_end_ran, overall, routes
 from audit.stats import estimate, total
@@ -116,7 +117,7 @@ class Audit:
     def to_dict(self) -> dict[str, Any]:
         """The content of report.json, version 1 (schema: reports/schema/report-1.json)."""
         plan, identity = self.results.plan, self.results.plan.identity
-        return {
+        data: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "tool": {"name": "robustness-audit", "version": identity["code"], "versions": identity["versions"]},
             "run": {
@@ -153,6 +154,7 @@ class Audit:
                 "seconds": sum(r.seconds for r in self.results.steps),
             },
         }  # fmt: skip
+        return {**data, "leaderboard": placement(data)}
 
     def _attack(self, result: StepResult) -> dict[str, Any]:
         step = result.step
@@ -161,7 +163,7 @@ class Audit:
         return {
             "name": step.name, "attack": step.attack, "suite": step.suite, "scope": step.scope, "why": step.why,
             "adapters": [asdict(a) for a in step.adapters], "route": "transfer" if step.transfers else "end-to-end",
-            "params": dict(step.params), "eps": step.eps,
+            "params": dict(step.params), "eps": step.eps, "after": list(step.after),
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,

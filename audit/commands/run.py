@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 
 def run(
-    defense: o.Defense,
+    defense: o.AnyDefense = None,
+    model: o.Model = None,
     suite: Annotated[str, typer.Option(help="quick, claimed, adaptive, full, standard, plus or rand.")] = "adaptive",
-    dataset: o.Dataset = "fashion_mnist",
+    dataset: o.AnyDataset = None,
     data: o.Data = None,
     data_dir: o.DataDir = None,
     download: o.Download = False,
     weights: o.Weights = None,
     network: o.Network = None,
     width: o.Width = None,
+    model_dir: o.ModelDir = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    resize: o.Resize = None,
+    value_range: o.ValueRange = None,
+    trait: o.Traits = None,
     n: Annotated[
         int | None,
         typer.Option(
@@ -35,10 +42,8 @@ def run(
         ),
     ] = None,
     seed: o.Seed = 0,
-    eps: Annotated[
-        str | None, typer.Option(help="Radius, as 8/255 or 0.031; the checkpoint's own, else 8/255.")
-    ] = None,
-    norm: Annotated[str, typer.Option(help="Linf, L2, L1 or L0.")] = "Linf",
+    eps: o.Eps = None,
+    norm: o.Norm = "Linf",
     device: o.Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Images attacked together; part of the plan.")] = 250,
     out: Annotated[Path | None, typer.Option(help="Run directory; the same plan resumes in it.")] = None,
@@ -57,12 +62,13 @@ def run(
     dry_run: o.DryRun = False,
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
-    from audit import display, runner
+    from audit import display, execution, runner
     from audit.baselines import comparable, read_baseline
     from audit.budget import parse_budget
     from audit.commands.check import judge
     from audit.guard import Rules
     from audit.live import LiveTable
+    from audit.models import preprocessing
     from audit.regression import refuse_what_differs
     from reports import write_reports
 
@@ -72,10 +78,11 @@ def run(
     console = Console(quiet=quiet or as_json, stderr=as_json)
     allowance = parse_budget(budget, budget_queries)
     prepared = runner.prepare(
-        defense, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
+        defense, model=model, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
         seed=seed, eps=eps, norm=norm, device=device, batch_size=batch_size, settings=set_ or (),
         claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
-        network=network, width=width, command=typed_command(),
+        network=network, width=width, model_dir=model_dir, traits=trait or (),
+        preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip
     if frozen is not None:  # said before hours of attacks
         refuse_what_differs(frozen.comparable, comparable(prepared.plan))
@@ -88,7 +95,7 @@ def run(
         resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
         LiveTable(console, prepared.plan, [f + b for f, b in display.costs(prepared.plan.steps)]) as watcher,
     ):
-        audit = runner.execute(prepared, run_dir, watcher, allowance)
+        audit = execution.execute(prepared, run_dir, watcher, allowance)
     if allowance.spent and audit.results.missing:
         console.print(str(allowance), soft_wrap=True)
     report = write_reports(run_dir)

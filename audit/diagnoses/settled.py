@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from audit.diagnoses.common import ran_clean
 from audit.results import Results
+from audit.stats import total
 
 MOVED = 0.005  # a smaller change of the worst case than half a point is none
 
@@ -25,4 +26,4 @@ def settled(results: Results) -> frozenset[str]:
 def _last_move(results: Results) -> float:
     """How far the last round lowered the worst case."""
     before = results.steps[-len(results.plan.rounds[-1].steps) - 1].p_after
-    return float(before.mean() - results.p_worst.mean())
+    return total(before - results.p_worst) / len(before)
