@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters import draws, structure
+from adapters.learned import Learned
 from audit.errors import BadInput
 from audit.registry import closest
 
@@ -34,10 +35,23 @@ def binomial_blur(x: Tensor) -> Tensor:
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
 
 
-SUBSTITUTES: dict[str, Substitute] = {"identity": identity, "binomial_blur": binomial_blur}
+SUBSTITUTES: dict[str, Callable[[], Substitute]] = {
+    "identity": lambda: identity,
+    "binomial_blur": lambda: binomial_blur,
+    "learned": Learned,
+}
 
 
-class _Instead(torch.autograd.Function):
+def substitute_named(name: str | Substitute) -> Substitute:
+    """The substitute of that name; a callable is itself. Raises BadInput."""
+    if not isinstance(name, str):
+        return name
+    if name not in SUBSTITUTES:
+        raise BadInput(f"unknown substitute {name!r}: {closest(name, sorted(SUBSTITUTES))}")
+    return SUBSTITUTES[name]()
+
+
+class Instead(torch.autograd.Function):
     """The exact value forward; backward, the gradient goes to the substitute's value."""
 
     @staticmethod
@@ -72,6 +86,9 @@ class Substituted(nn.Module):
             return exact
         after = [(generator, generator.get_state()) for generator, _ in before]
         draws.restore(before)
+        if isinstance(self.substitute, Learned) and not self.substitute.fitted:
+            self.substitute.fit(self.exact, x)
+            draws.restore(before)
         stand_in = self.substitute(x)
         draws.restore(after)
         if stand_in.shape != exact.shape:
@@ -79,7 +96,7 @@ class Substituted(nn.Module):
                 f"the substitute of module {self.label!r} gives shape {tuple(stand_in.shape)} where the module gives "
                 f"{tuple(exact.shape)}; pass a substitute that keeps the module's shape"
             )
-        instead: Tensor = _Instead.apply(stand_in, exact)
+        instead: Tensor = Instead.apply(stand_in, exact)
         return instead
 
 
@@ -87,8 +104,8 @@ class Bpda(nn.Module):
     """`model` whose `modules` are differentiated through a substitute: images (n, c, h, w) -> logits (n, k).
 
     modules: dotted names of submodules, comma-separated; each must map one tensor to one tensor.
-    substitute: "identity", "binomial_blur", or in Python any module or callable (a pooling, a small learned net) with
-    the module's output shape. It stands in for each of the modules.
+    substitute: "identity", "binomial_blur", "learned" (a small network fitted to the module in the first pass that needs
+    a gradient), or in Python any module or callable with the module's output shape. It stands in for each of the modules.
     Only the path that a name spells is changed: a part that holds the network for its own use keeps the exact one.
     To name a module inside a part that takes gradients itself changes that part's answers; do not.
     Raises BadInput for unknown names, for one module inside another, and in the first pass where a module did not take
@@ -97,13 +114,9 @@ class Bpda(nn.Module):
 
     def __init__(self, model: nn.Module, modules: str = "purifier", substitute: str | Substitute = "identity") -> None:
         super().__init__()
-        if isinstance(substitute, str):
-            if substitute not in SUBSTITUTES:
-                raise BadInput(f"unknown substitute {substitute!r}: {closest(substitute, sorted(SUBSTITUTES))}")
-            substitute = SUBSTITUTES[substitute]
         mirrored = structure.mirror(model)
         for name in _outermost(mirrored, modules):
-            part = Substituted(mirrored.get_submodule(name), substitute, name)
+            part = Substituted(mirrored.get_submodule(name), substitute_named(substitute), name)
             mirrored = structure.replace(mirrored, name, part)
         self.model, self._checked = mirrored, False
 

@@ -1,22 +1,19 @@
-"""What a person sees: the live table of a run, the final panel, the training bar, and plain tables."""
+"""What a person sees before and after a run: the plan and its cost, the final panel, and plain tables."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from audit.ledger import Arrays
-from audit.plan import Plan, Unit
+from audit.plan import Plan
 from audit.routes import overall
 from audit.summary import Audit
 from audit.types import Step, bounded
@@ -27,110 +24,6 @@ if TYPE_CHECKING:
     from audit.runner import Prepared
 
 COLOURS = {"upheld": "green", "refuted": "red", "inconclusive": "yellow"}
-
-
-@dataclass
-class _Row:
-    images: int = 0
-    broken: int = 0
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-    units: int = 0
-    running: bool = False
-    error: str = ""
-
-
-class LiveTable:
-    """A watcher that draws every step with its progress, and the time that is left.
-
-    costs: forward plus backward passes of one surviving image, per step, for the estimate of what remains.
-    """
-
-    def __init__(self, console: Console, plan: Plan, costs: Sequence[int]) -> None:
-        self.plan, self.costs = plan, costs
-        self.rows = [_Row() for _ in plan.steps]
-        self.alive = self.correct = plan.n
-        self.passes, self.started, self.in_unit, self.begun = 0, time.perf_counter(), 0, False
-        self._console = console
-        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render)
-
-    def __enter__(self) -> LiveTable:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-        if not self._console.is_terminal:
-            self._console.line()  # rich ends the last line on terminals only
-
-    def begin(self, unit: Unit, images: int) -> None:
-        self.in_unit, self.begun = 0, True
-        if unit.step is not None:
-            self.rows[unit.step].running = True
-
-    def beat(self, forwards: int) -> None:
-        self.in_unit = forwards
-
-    def end(self, unit: Unit, arrays: Arrays, meta: dict[str, Any]) -> None:
-        begun, self.in_unit, self.begun = self.begun, 0, False
-        if unit.step is None:
-            wrong = int((~arrays["correct"]).sum())
-            self.alive, self.correct = self.alive - wrong, self.correct - wrong
-            return
-        row = self.rows[unit.step]
-        row.running, row.units = False, row.units + 1
-        row.images += len(arrays["ids"])
-        row.broken += int(arrays["broken"].sum())
-        row.forwards += int(arrays["forwards"].sum())
-        row.backwards += int(arrays["backwards"].sum())
-        row.seconds += float(meta["seconds"])
-        row.error = row.error or " ".join(str(meta.get("error") or "").split())
-        if begun:  # what an earlier run did took none of this run's time
-            self.passes += int(arrays["forwards"].sum() + arrays["backwards"].sum())
-
-    def _render(self) -> Group:
-        table = Table("step", "suite", "images", "broken", "forward", "backward", "time", box=None, header_style="bold")
-        for step, row in zip(self.plan.steps, self.rows, strict=True):
-            style = "bold" if row.running else ("" if row.units else "dim")
-            counts = (row.images, row.broken, row.forwards, row.backwards)
-            figures = (*(f"{count:,}" for count in counts), f"{row.seconds:.0f} s")
-            cells = (step.name, step.suite, *(figures if row.units else ("", "", "", "", "")))
-            table.add_row(*map(Text, cells), style=style)  # Text: brackets are not markup
-        crashes = (
-            Text(f"{step.name}: {row.error}", style="yellow", no_wrap=True, overflow="ellipsis")
-            for step, row in zip(self.plan.steps, self.rows, strict=True)
-            if row.error
-        )
-        return Group(table, *crashes, Text(self._status()))
-
-    def _status(self) -> str:
-        spent = time.perf_counter() - self.started
-        done = sum(row.units for row in self.rows)
-        total = sum(1 for unit in self.plan.units() if unit.step is not None)
-        if done == total:
-            return f"all {total} units done, {spent:.0f} s; judging the stored images again"
-        rate = (self.passes + self.in_unit) / max(spent, 1e-9)
-        left = f"about {self._remaining() / rate:.0f} s left" if rate > 0 and self.passes else "estimating"
-        return f"{done} of {total} units, {spent:.0f} s, {left}; {self.in_unit:,} passes in this unit"
-
-    def _remaining(self) -> float:
-        """Passes still to do, were every image now standing to survive to the end."""
-        survivors = max(
-            self.correct
-            - sum(r.broken for r, s in zip(self.rows, self.plan.steps, strict=True) if s.scope == "survivors"),
-            0,
-        )
-        total = 0.0
-        for step, row, cost in zip(self.plan.steps, self.rows, self.costs, strict=True):
-            images = {
-                "all": self.correct,
-                "survivors": survivors,
-                "control": min(step.limit or self.correct, self.correct),
-            }[step.scope]
-            share = 1 - row.units / self.plan.shards
-            total += cost * images * share
-        return total
 
 
 def costs(steps: Iterable[Step]) -> list[tuple[int, int]]:
@@ -237,6 +130,32 @@ def panel(audit: Audit, report: str) -> Panel:
         title=Text(f"{audit.results.plan.identity['defense']}: {question}"),
         border_style=COLOURS[outcome],
     )
+
+
+STATUS = {"clear": "green", "flagged": "red", "resolved": "yellow", "not_measured": "dim"}
+
+
+def diagnoses(audit: Audit) -> Group:
+    """Every diagnosis with its value, threshold and finding, what fired first."""
+    order = ("flagged", "resolved", "clear", "not_measured")
+    grid = table(
+        f"{audit.results.plan.identity['defense']}: reasons that its numbers may lie",
+        ("diagnosis", "status", "value", "bar", "blocks", "finding"), (),
+    )  # fmt: skip
+    for d in sorted(audit.diagnoses, key=lambda d: (order.index(d.status), not d.blocking)):
+        value = "" if d.value is None else f"{d.value:.3g}"
+        cells = (
+            d.name,
+            d.status.replace("_", " "),
+            value,
+            f"{d.threshold:.3g}",
+            "yes" if d.blocking else "",
+            d.sentence,
+        )
+        grid.add_row(*(Text(cell, style=STATUS[d.status] if i == 1 else "") for i, cell in enumerate(cells)))
+    flagged = [d for d in audit.diagnoses if d.status == "flagged" and d.blocking]
+    words = ", ".join(d.name for d in flagged) or "none that blocks"
+    return Group(grid, Text(f"n = {audit.results.plan.n}, {audit.results.plan.threat}; flagged: {words}"))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from adapters.probe import AllBroken, Probe
 from audit import registry
 from audit.attacks.common import checked
+from audit.budget import Budget
 from audit.court import DONE, Court, judge_attack, keep_worst
 from audit.errors import AuditError
 from audit.gates import adapt, bare_network, deterministic
@@ -39,12 +41,15 @@ class Watcher(Protocol):
     def begin(self, unit: Unit, images: int) -> None: ...
     def beat(self, forwards: int) -> None: ...
     def end(self, unit: Unit, arrays: Arrays, meta: dict[str, Any]) -> None: ...
+    def extend(self, plan: Plan) -> None:
+        """A round was decided: the plan has more steps."""
 
 
 class Engine(Protocol):
     """Executes a plan's missing units and stores each in the ledger."""
 
     def run(self, watcher: Watcher) -> None: ...
+    def extend(self, plan: Plan) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -63,8 +68,9 @@ class LocalEngine:
     clean, best: P(correct) of each clean image and of its worst image so far, by the selecting draws: float32 (n,).
     """
 
-    def __init__(self, plan: Plan, target: Target, ledger: Ledger) -> None:
+    def __init__(self, plan: Plan, target: Target, ledger: Ledger, budget: Budget | None = None) -> None:
         self.plan, self.target, self.ledger = plan, target, ledger
+        self.budget, self._accounted = budget or Budget(), set[str]()
         self.replay = deterministic(plan.profile, target.traits)
         self.best: NDArray[np.float32] = np.zeros(plan.n, np.float32)
         self.clean = self.best.copy()
@@ -77,9 +83,15 @@ class LocalEngine:
         return self.best > DONE
 
     def run(self, watcher: Watcher) -> None:
+        """Run what is missing, in order, until it is done or the budget is spent."""
         for unit in self.plan.units():
+            if unit.name in self._accounted:
+                continue
             stored = self.ledger.read(unit.name)
             if stored is None:
+                if self.budget.spent:
+                    log.info("the budget is spent before unit %s", unit.name)
+                    return
                 watcher.begin(unit, self._size(unit))
                 started = time.perf_counter()
                 arrays, meta = self._clean(unit) if unit.step is None else self._attack(unit, watcher)
@@ -88,10 +100,16 @@ class LocalEngine:
                 log.info("%s: %s", unit.name, meta)
                 stored = arrays, meta
             self._account(unit, stored[0])
+            self.budget.pay(*stored)
             watcher.end(unit, *stored)
+
+    def extend(self, plan: Plan) -> None:
+        """Go on with a plan that has more steps behind the present ones."""
+        self.plan = plan
 
     def _account(self, unit: Unit, arrays: Arrays) -> None:
         ids = arrays["ids"]
+        self._accounted.add(unit.name)
         if unit.step is None:
             self.clean[ids] = self.best[ids] = arrays["p_select"]
             self.bare_correct[ids] = arrays["bare_correct"]
@@ -197,7 +215,11 @@ def _why(nan_images: int, failed: int) -> str | None:
 def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> _Returned:
     try:
         attack = registry.attacks.load(step.attack)
-        found = attack(probe, x, y, threat, seed=seed, **step.params)
+        with warnings.catch_warnings(record=True) as said:  # a library's warning is for the log, and stops no attack
+            warnings.simplefilter("always")
+            found = attack(probe, x, y, threat, seed=seed, **step.params)
+        for message in {str(warning.message) for warning in said}:
+            log.info("%s warned: %s", step.name, message)
         return _Returned(
             checked(step.attack, found, x), attack.kind == "minimal"
         )  # third parties need not use our wrapper

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from audit.errors import PlanMismatch
 from audit.ledger import Ledger, write_json
-from audit.types import Step, ThreatModel
+from audit.rounds import read_rounds
+from audit.types import Round, Step, ThreatModel
 
 PLAN_VERSION = 1
 CLEAN = "clean"
@@ -32,12 +33,25 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A resolved run. `identity` and `profile` are plain JSON; `steps` are the suite with every value filled in."""
+    """A resolved run. `identity` and `profile` are plain JSON.
+
+    `steps` are the suite with every value filled in, then those of the `rounds` that its results asked for.
+    """
 
     identity: Mapping[str, Any]
     steps: tuple[Step, ...]
     profile: Mapping[str, Any]
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def suite_steps(self) -> tuple[Step, ...]:
+        """The steps that were settled before the first attack."""
+        return self.steps[: len(self.steps) - sum(len(found.steps) for found in self.rounds)]
+
+    def extended(self, found: Round) -> Plan:
+        """The plan with one more round behind it."""
+        return replace(self, steps=(*self.steps, *found.steps), rounds=(*self.rounds, found))
 
     @property
     def n(self) -> int:
@@ -85,7 +99,7 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         return {
             "plan_version": PLAN_VERSION, "fingerprint": self.fingerprint, "identity": dict(self.identity),
-            "steps": [step.to_dict() for step in self.steps], "profile": dict(self.profile),
+            "steps": [step.to_dict() for step in self.suite_steps], "profile": dict(self.profile),
             "runtime": dict(self.runtime),
         }  # fmt: skip
 
@@ -140,6 +154,8 @@ def read_plan(run_dir: Path) -> Plan:
             f"{path} was altered: its identity has fingerprint {plan.fingerprint[:16]}, expected the recorded "
             f"{str(fingerprint)[:16]}; restore the file or start anew with --out"
         )
+    for found in read_rounds(run_dir, plan.fingerprint):
+        plan = plan.extended(found)
     return plan
 
 

@@ -141,9 +141,16 @@ adapters: Registry[Any] = Registry(
         "bpda": "adapters.bpda:Bpda",
         "unroll": "adapters.unroll:Unroll",
         "eot": "adapters.eot:Eot",
+        "inner": "adapters.inner:Inner",
+        "front": "adapters.front:Front",
+        "smooth": "adapters.smooth:Smooth",
     },
 )
 datasets: Registry[Any] = Registry(
     "dataset",
     {name: f"audit.datasets:{name.upper()}" for name in ("fashion_mnist", "mnist", "cifar10", "cifar100", "svhn")},
+)
+references: Registry[Any] = Registry(
+    "reference",
+    {name: f"audit.references:{name.upper()}" for name in ("standard", "pgd_at")},
 )

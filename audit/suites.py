@@ -152,13 +152,29 @@ QUICK_STEPS = (
     replace(UNBOUNDED, params={"n_iter": 40}),
 )
 
+# What the diagnoses need to see, in a minute or two: `audit diagnose`.
+DIAGNOSE_STEPS = (
+    CLAIMED_STEPS[0],
+    CLAIMED_STEPS[1],
+    CLAIMED_STEPS[2],
+    replace(ADAPTIVE_STEPS[0], suite="diagnose", params={"n_iter": 20}),
+    replace(ADAPTIVE_STEPS[2], suite="diagnose", params={"n_iter": 50}),
+    Step("random-search", "random-search", "diagnose", params={"n_draws": 200}, why="200 random corners of the ball"),
+    Step(
+        "square", "square", "diagnose", params={"n_queries": 500, "rescale": 1}, why="no gradient at all, 500 queries"
+    ),
+    replace(UNBOUNDED, params={"n_iter": 40}, limit=50),
+)
+
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
         Suite("claimed", "the attacks of printed claims on the defense; else five on cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
-              (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED)),
+              (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED), rounds=4, controlled=True),
+        Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
+              controlled=True),
         Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
         Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),

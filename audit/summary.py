@@ -14,10 +14,11 @@ import numpy as np
 from audit.curves import Curve, curves
 from audit.diagnoses import diagnose
 from audit.leaderboard import placement
+from audit.paired import Paired, compare, references_of
 from audit.results import Results, StepResult, read_results
 from audit.routes import Routes, end_to_end_ran, overall, routes
 from audit.stats import estimate, total
-from audit.types import Claim, Diagnosis, Estimate, ThreatModel, Verdict, show_eps
+from audit.types import Claim, Diagnosis, Estimate, Round, ThreatModel, Verdict, show_eps
 from audit.verdict import judge_claim, proven, unknown_images
 
 SCHEMA_VERSION = 1
@@ -145,6 +146,7 @@ class Audit:
             "routes": [_route(family) for family in routes(self.results)],
             "attacks": [self._attack(result) for result in self.results.steps],
             "curves": [_curve(curve) for curve in curves(self.results)],
+            "rounds": [_round(found) for found in plan.rounds],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "verdict": asdict(self.verdict),
             "totals": {
@@ -153,7 +155,8 @@ class Audit:
                 "seconds": sum(r.seconds for r in self.results.steps),
             },
         }  # fmt: skip
-        return {**data, "leaderboard": placement(data)}
+        others = [_paired(compare(name, self.results, other), other) for name, other in references_of(self.path)]
+        return {**data, "leaderboard": placement(data), "references": others}
 
     def _attack(self, result: StepResult) -> dict[str, Any]:
         step = result.step
@@ -177,7 +180,7 @@ class Audit:
 
     def _counted(self, result: StepResult) -> tuple[Estimate | None, str]:
         """The figure of one attack and what it counts; None where it crashed, or attacked nothing."""
-        kind = {"survivors": "cumulative", "all": "alone", "control": "control"}[result.step.scope]
+        kind = {"survivors": "cumulative", "all": "alone", "trial": "trial", "control": "control"}[result.step.scope]
         if (result.crashed if result.step.scope == "all" else result.errors).any() or not result.done:
             return None, kind
         if result.step.scope == "survivors":
@@ -194,10 +197,20 @@ def _route(family: Routes) -> dict[str, Any]:
     return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
 
 
+def _round(found: Round) -> dict[str, Any]:
+    return {"number": found.number, "found": list(found.found), "steps": [step.name for step in found.steps]}
+
+
 def _curve(curve: Curve) -> dict[str, Any]:
     median = curve.median if math.isfinite(curve.median) else None
     points = [{"eps": eps, **_estimate(figure)} for eps, figure in curve.points]
     return {"step": curve.step, "median": median, "missed": curve.missed, "points": points}
+
+
+def _paired(pair: Paired, other: Results) -> dict[str, Any]:
+    """What is said of a reference: its own figures, and the defense less it."""
+    beside = Audit(Path(), other)
+    return {**asdict(pair), "clean": _estimate(beside.clean), "adaptive": _estimate(beside.headline)}
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:

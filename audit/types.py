@@ -127,7 +127,7 @@ class AdapterSpec:
 
 
 BARE = "base"  # the adapter that shows an attack the bare network of a defense with a test-time part
-Scope = Literal["all", "survivors", "control"]
+Scope = Literal["all", "survivors", "trial", "control"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,7 @@ class Step:
 
     `scope`: "all" attacks every correctly classified image and keeps the image that the attack returned (the
     way the papers measure); "survivors" attacks what no earlier step has broken and stops at the first success;
+    "trial" tries an adapter on the first `limit` images, so that trials can be compared, and what it breaks counts;
     "control" has no say in the accuracy: it attacks `limit` images with radius `eps` and must break them all.
     """
 
@@ -164,13 +165,40 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """What an audit found in the results so far, and the steps that it adds because of it.
+
+    found: a sentence for each finding; remedies: the diagnoses that the steps answer to.
+    """
+
+    number: int
+    found: tuple[str, ...]
+    remedies: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Round:
+        steps = tuple(Step.from_dict(step) for step in data["steps"])
+        return cls(int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps)
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
-    """Ordered steps, cheap to dear. images: how many to audit unless told; None: as many as there are."""
+    """Ordered steps, cheap to dear.
+
+    images: how many to audit unless told; None: as many as there are. rounds: how many rounds of remedies may follow.
+    controlled: are its attacks tried out on models whose answer is known?
+    """
 
     name: str
     summary: str
     steps: tuple[Step, ...]
     images: int | None = None
+    rounds: int = 0
+    controlled: bool = False
 
 
 DiagnosisStatus = Literal["clear", "flagged", "resolved", "not_measured"]

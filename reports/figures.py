@@ -50,7 +50,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
     """Robust accuracy per attack with its interval: alone for the claimed ones, worst case so far for the rest."""
-    shown = [a for a in attacks if a["scope"] != "control" and a["accuracy"] is not None]
+    shown = [a for a in attacks if a["scope"] not in ("trial", "control") and a["accuracy"] is not None]
     with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 0.32 * len(shown) + 0.8)
         for row, attack in enumerate(shown):

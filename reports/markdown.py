@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports import leaderboard
+from reports import leaderboard, references
 from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
@@ -40,11 +40,12 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         "| attack | parameters | attacked | broken | accuracy | counted | forward | backward | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_attack(a) for a in data["attacks"]), "",
+        *_rounds(data),
         *_curves(data),
         "| diagnosis | status | finding |", "|---|---|---|",
         *(f"| {d['name']} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
     ]  # fmt: skip
-    lines += [*_papers(data), *leaderboard.markdown(data)]
+    lines += [*_papers(data), *references.markdown(data), *leaderboard.markdown(data)]
     return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
 
 
@@ -69,6 +70,14 @@ def _routes(data: Mapping[str, Any]) -> list[str]:
         *(f"| {family['attack']} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
         routes_note(data), "",
     ]  # fmt: skip
+
+
+def _rounds(data: Mapping[str, Any]) -> list[str]:
+    """What the results asked for after the suite, and which steps answered."""
+    rows = [
+        f"| {r['number']} | {_cell('; '.join(r['found']))} | {_cell(', '.join(r['steps']))} |" for r in data["rounds"]
+    ]
+    return ["| round | found | ran |", "|---|---|---|", *rows, ""] if rows else []
 
 
 def _curves(data: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from audit import display
+from audit import display, live
 from audit.plan import Plan
 from audit.runner import run
 from audit.types import Step
@@ -37,7 +37,7 @@ def arrays(passes: int = 100, n: int = 4) -> dict:
 def test_brackets_in_names_paths_and_sentences_are_printed():
     made = console()
     made.print(display.heading(PLAN, Path("/runs/[red]here[/red]")))
-    table = display.LiveTable(made, PLAN, [10, 10])
+    table = live.LiveTable(made, PLAN, [10, 10])
     made.print(table._render())
     for text in ("/runs/[red]here[/red]", "step [bold]fgsm is left out", "[red]pgd[/]"):
         assert text in printed(made)
@@ -45,7 +45,7 @@ def test_brackets_in_names_paths_and_sentences_are_printed():
 
 def test_what_went_wrong_in_a_unit_is_said_below_the_table():
     made, first = console(), [unit for unit in PLAN.units() if unit.step is not None][:2]
-    table = display.LiveTable(made, PLAN, [10, 10])
+    table = live.LiveTable(made, PLAN, [10, 10])
     table.end(first[0], arrays(), {"seconds": 1.0, "error": None})
     made.print(table._render())
     assert "RuntimeError" not in printed(made)
@@ -70,9 +70,9 @@ def test_brackets_in_the_final_panel_are_printed(tmp_path):
 
 def test_the_time_left_counts_only_what_this_run_did(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(display.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(live.time, "perf_counter", lambda: now[0])
     units = [unit for unit in PLAN.units() if unit.step is not None]
-    table = display.LiveTable(console(), PLAN, [25, 25])
+    table = live.LiveTable(console(), PLAN, [25, 25])
     for unit in units[:2]:  # read back from the ledger: `begin` is not called for these
         table.end(unit, arrays(), {"seconds": 50.0})
     now[0] = 1.0
@@ -89,14 +89,14 @@ def test_the_time_left_counts_only_what_this_run_did(monkeypatch):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_follows_the_live_table_starts_on_a_line_of_its_own(terminal):
     made = console(force_terminal=terminal)
-    with pytest.raises(ValueError, match="planted"), display.LiveTable(made, PLAN, [10, 10]):
+    with pytest.raises(ValueError, match="planted"), live.LiveTable(made, PLAN, [10, 10]):
         raise ValueError("planted")
     assert printed(made).removesuffix("\x1b[?25h").endswith("\n")
 
 
 def test_nothing_is_printed_when_quiet():
     made = console(quiet=True)
-    with display.LiveTable(made, PLAN, [10, 10]):
+    with live.LiveTable(made, PLAN, [10, 10]):
         pass
     assert printed(made) == ""
 

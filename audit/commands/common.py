@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import typer
 
 EPILOG = (
-    "Exit codes: 0 finished, whatever the verdict; 1 --fail-on matched, `verify` found a bad, missing or damaged unit, or "
-    "`doctor` a library that does not import; 2 bad input; 130 interrupted."
+    "Exit codes: 0 finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify` found a "
+    "bad, missing or damaged unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted."
 )
 
 

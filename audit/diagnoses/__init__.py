@@ -6,6 +6,8 @@ their own records show that they could work. Names and thresholds follow the sou
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from audit.diagnoses.attacks import (
     black_box_beats_white_box,
     claimed_attacks_too_weak,
@@ -22,6 +24,8 @@ from audit.diagnoses.masking import (
     softmax_output,
     vanishing_gradient,
 )
+from audit.diagnoses.references import reference_controls
+from audit.diagnoses.settled import settled
 from audit.diagnoses.traits import declared_traits, end_to_end
 from audit.results import Results
 from audit.types import Diagnosis
@@ -38,6 +42,7 @@ __all__ = [
     "diagnose",
     "end_to_end",
     "randomized",
+    "reference_controls",
     "run_integrity",
     "saturated_softmax",
     "shattered_gradient",
@@ -50,7 +55,17 @@ __all__ = [
 
 
 def diagnose(results: Results) -> tuple[Diagnosis, ...]:
-    """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares."""
+    """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares.
+
+    What a round answered is "resolved": its steps ran, and the worst case no longer moves.
+    """
+    answered = settled(results)
+    return tuple(
+        replace(d, status="resolved") if d.status == "flagged" and d.name in answered else d for d in _all(results)
+    )
+
+
+def _all(results: Results) -> tuple[Diagnosis, ...]:
     return (
         vanishing_gradient(results),
         shattered_gradient(results),
@@ -66,5 +81,6 @@ def diagnose(results: Results) -> tuple[Diagnosis, ...]:
         weakened_attacks(results),
         clean_accuracy_handshake(results),
         adapter_forward(results),
+        reference_controls(results),
         run_integrity(results),
     )

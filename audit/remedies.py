@@ -1,0 +1,254 @@
+"""What an audit does about what it found: rules from diagnoses to steps, as data. Torch-free.
+
+After the suite has run, each rule looks at the results and may ask for more steps. They run as one round, then the
+rules look again, until none asks or the suite's rounds are used up. Ways around a hidden gradient are first tried on 32
+images; the two that break most are then used on everything that still stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from audit import registry
+from audit.diagnoses import diagnose
+from audit.diagnoses.settled import MOVED
+from audit.filled import enough
+from audit.plan import Plan
+from audit.results import Results, StepResult
+from audit.rules import AVERAGED, DRAWS
+from audit.suites import SUITES
+from audit.types import AdapterSpec, Diagnosis, Round, Step
+
+TRIALS = 32
+CHECKED = 100  # survivors on which twice the steps are tried before all are
+MOST_DRAWS = 40
+CONVERGED = "nothing that asks for another attack; it remains to see whether more steps break more"
+SATURATED = ("vanishing_gradient", "saturated_softmax")
+HIDDEN = (
+    "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "quantised_output", "softmax_output",
+    "zero_gradient_in_attack", "gradient_replaced",
+)  # fmt: skip
+OUTDONE = (
+    "black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative", "larger_eps_does_not_help",
+    "unstable_predictions",
+)  # fmt: skip
+UNFINISHED = ("incomplete_optimisation",)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the rules look at."""
+
+    results: Results
+    found: Mapping[str, Diagnosis]
+
+    def raised(self, *names: str) -> list[Diagnosis]:
+        """Those of the named diagnoses that fired, whether or not something resolved them since."""
+        return [self.found[n] for n in names if n in self.found and self.found[n].status in ("flagged", "resolved")]
+
+    def has(self, step: str) -> bool:
+        return any(s.name == step for s in self.results.plan.steps)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.results.plan.draws > 1
+
+    @property
+    def staged(self) -> bool:
+        return bool(self.results.plan.identity.get("staged"))
+
+    @property
+    def alive(self) -> int:
+        return int(self.results.survives_all.sum())
+
+    @property
+    def trials(self) -> list[StepResult]:
+        """The ways round that were tried, best first; of equals the earlier."""
+        tried = [r for r in self.results.steps if r.step.scope == "trial"]
+        return sorted(tried, key=lambda r: -int(r.broken.sum()))
+
+    @property
+    def view(self) -> tuple[AdapterSpec, ...]:
+        """The adapters through which the strongest gradient attack so far saw the defense."""
+        if self.trials and self.trials[0].broken.any():
+            return self.trials[0].step.adapters
+        main = [s for s in self.results.plan.steps if s.name == "apgd-margin"]
+        return main[0].adapters if main else ()
+
+    def through(self, *adapters: AdapterSpec) -> tuple[AdapterSpec, ...]:
+        """Adapters for this defense: averaged over draws where it is random."""
+        return (*adapters, AVERAGED) if self.stochastic else adapters
+
+
+Rule = Callable[[Evidence], tuple[list[Diagnosis], list[Step]]]
+NOTHING: tuple[list[Diagnosis], list[Step]] = ([], [])
+
+
+def next_round(results: Results) -> Round | None:
+    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run."""
+    plan = results.plan
+    suite = SUITES.get(plan.identity["suite"])
+    if results.missing or suite is None or len(plan.rounds) >= suite.rounds:
+        return None
+    evidence = Evidence(results, {d.name: d for d in diagnose(results)})
+    if not evidence.alive:
+        return None
+    reasons: dict[str, str] = {}
+    steps: dict[str, Step] = {}
+    for rule in RULES:
+        because, asked = rule(evidence)
+        possible = (_filled(step) for step in asked if _supports(step, plan))
+        fresh = {step.name: step for step in possible if not evidence.has(step.name)}
+        if fresh:
+            reasons |= {d.name: f"{d.name}: {d.sentence}" for d in because}
+            steps |= fresh
+    if not steps:
+        return None
+    found = tuple(reasons.values()) or (CONVERGED,)
+    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()))
+
+
+def _supports(step: Step, plan: Plan) -> bool:
+    attack = registry.attacks.load(step.attack)
+    return plan.threat.norm in attack.norms and enough(attack.needs, plan.profile.get("answers", "gradient"))
+
+
+def _filled(step: Step) -> Step:
+    """The step with every option of its attack written down."""
+    return replace(step, params={**registry.attacks.load(step.attack).defaults, **step.params})
+
+
+def _step(name: str, attack: str, adapters: tuple[AdapterSpec, ...], why: str, **options: object) -> Step:
+    return Step(name, attack, "adaptive", adapters=adapters, params=options, why=why)
+
+
+def hidden_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A gradient that is cut, taken inside the defense, or wrong: try what gives another one, then use the best two.
+
+    A defense that declares its parts has these ways in its suite already.
+    """
+    because = evidence.raised(*HIDDEN)
+    if not because or evidence.staged:
+        return NOTHING
+    if not evidence.trials:
+        return because, [
+            Step(f"try-{name}", "apgd-margin", "adaptive", "trial", evidence.through(*adapters),
+                 {"n_iter": 50}, limit=TRIALS, why=f"{why}; on {TRIALS} images")
+            for name, adapters, why in _ways(evidence)
+        ]  # fmt: skip
+    best = [r.step for r in evidence.trials[:2] if r.broken.any()]
+    return because, [
+        _step(step.name.replace("try-", "best-"), "apgd-margin", step.adapters, step.why.partition(";")[0])
+        for step in best
+    ]
+
+
+def _ways(evidence: Evidence) -> list[tuple[str, tuple[AdapterSpec, ...], str]]:
+    """Name, adapters and reason of each way to see past what hides the gradient."""
+    profile = evidence.results.plan.profile
+    inner, last, cuts = (
+        profile.get("bare_network_at"),
+        profile.get("last_network"),
+        profile.get("gradient_cut_at") or (),
+    )
+    ways: list[tuple[str, tuple[AdapterSpec, ...], str]] = []
+    if inner:
+        ways.append(
+            ("inner", (AdapterSpec("inner", {"network": inner}),), f"images made on the network inside, {inner}")
+        )
+    shapes = profile.get("gradient_cut_shapes") or {}
+    fits = all(shapes.get(path, {}).get("same", True) for path in cuts)
+    for substitute, words in (("identity", "straight through"), ("learned", "a learned surrogate of")):
+        if last:
+            spec = AdapterSpec("front", {"network": last, "substitute": substitute})
+            ways.append((f"front-{substitute}", (spec,), f"{words} all before {last}"))
+        if cuts and (fits or substitute == "learned"):
+            spec = AdapterSpec("bpda", {"modules": ",".join(cuts), "substitute": substitute})
+            ways.append((f"bpda-{substitute}", (spec,), f"{words} {', '.join(cuts)}"))
+    sigma = evidence.results.plan.threat.eps / 2 if evidence.results.plan.threat.norm == "Linf" else 0.03
+    ways.append(("smooth", (AdapterSpec("smooth", {"k": 10, "sigma": sigma}),), "the mean over noisy images"))
+    return ways
+
+
+def noisy_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A random defense whose gradient is still mostly noise after the suite's draws: more draws."""
+    because = evidence.raised("randomized")
+    wanted = min(int(evidence.results.plan.profile.get("draws_for_snr") or 0), MOST_DRAWS)
+    if not because or wanted <= DRAWS:
+        return NOTHING
+    rest = tuple(a for a in evidence.view if a.name != "eot")
+    spec = AdapterSpec("eot", {"k": wanted, "estimator": "logits"})
+    return because, [_step(f"eot{wanted}-margin", "apgd-margin", (*rest, spec), f"the mean over {wanted} draws")]
+
+
+def dynamic_defense(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A defense that optimises at test time: decisions alone, which no purifier hides."""
+    because = evidence.raised("dynamic", "declared_test_time_optimisation")
+    if not because or evidence.stochastic:
+        return NOTHING
+    step = _step("rays", "rays", (), "decisions alone, end to end; 50 images", n_queries=1000)
+    return because, [replace(step, limit=50)]
+
+
+def outdone_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """Something that asks for less found more: other directions and more restarts for the gradient."""
+    because = evidence.raised(*OUTDONE)
+    if not because:
+        return NOTHING
+    restarts = 2 if evidence.stochastic else 5
+    return because, [
+        _step("restarts-margin", "apgd-margin", evidence.view, f"{restarts} random starts", n_restarts=restarts),
+        _step("a3", "a3", evidence.view, "many directions to start in", restarts=restarts),
+    ]
+
+
+def saturated_loss(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """Cross-entropy that vanishes: Carlini and Wagner's margin, in steps of fixed size."""
+    because = evidence.raised(*SATURATED)
+    attack = {"L2": "cw-l2"}.get(evidence.results.plan.threat.norm)
+    if not because or attack is None or evidence.stochastic:
+        return NOTHING
+    return because, [_step("cw", attack, evidence.view, "Carlini and Wagner's margin")]
+
+
+def more_steps(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """Twice the steps and restarts, on some survivors first and on all where that broke half a point, until it does not."""
+    because = evidence.raised(*UNFINISHED)
+    doubled = [r for r in evidence.results.steps if r.step.name.startswith("doubled-")]
+    if not doubled:
+        return because, [_doubled(evidence, 1, CHECKED)]
+    last = doubled[-1]
+    if not _gain(last, evidence.results) >= MOVED:
+        return NOTHING
+    complete = last.step.limit is None
+    return because, [_doubled(evidence, len(doubled) if not complete else len(doubled) + 1, None)]
+
+
+def _doubled(evidence: Evidence, power: int, limit: int | None) -> Step:
+    factor = 2**power
+    name = f"doubled-{factor}" + ("-check" if limit else "")
+    why = f"{factor} times the steps, {factor} restarts" + (f"; on {limit} survivors" if limit else "")
+    return Step(
+        name, "apgd-margin", "adaptive", adapters=evidence.view,
+        params={"n_iter": 100 * factor, "n_restarts": factor}, limit=limit, why=why,
+    )  # fmt: skip
+
+
+def _gain(result: StepResult, results: Results) -> float:
+    """The share of all images that the step broke, scaled up where it looked at some survivors only."""
+    attacked = int(result.attacked.sum())
+    if not attacked:
+        return 0.0
+    standing = int(results.survives_all.sum() + result.broken.sum())
+    return float(result.broken.sum()) / attacked * standing / len(results.correct)
+
+
+RULES: tuple[Rule, ...] = (
+    saturated_loss,
+    hidden_gradient,
+    noisy_gradient,
+    dynamic_defense,
+    outdone_gradient,
+    more_steps,
+)
