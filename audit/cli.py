@@ -18,6 +18,7 @@ from audit.commands.check import check
 from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
 from audit.commands.diagnose import diagnose
+from audit.commands.export import export
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "verify": verify,
     "leaderboard": leaderboard,
+    "export": export,
     "baseline": baseline,
     "check": check,
     "ci": ci,
