@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from audit import execution, registry, runner
+from audit import execution, runner
 from audit.baselines import comparable, read_baseline
 from audit.budget import Budget, parse_budget
 from audit.ci_config import Config, Model
@@ -62,20 +62,12 @@ def _audited(
 
 
 def prepare(model: str, options: Mapping[str, Any]) -> runner.Prepared:
-    """The one place where a guarded model is looked up: the name of a defense, or "module:attribute" of one.
+    """A guarded model, as `--defense` names it: the name of a defense, "module:attribute", or a model of a library or file.
 
     options: of `audit.runner.prepare`. Raises the AuditError that says what is wrong with the input.
     """
     if not isinstance(model, str):
         raise BadInput(f"the model is {type(model).__name__}, expected the name of a defense or module:attribute")
-    if ":" in model:
-        registry.defenses.register(model, model)
-        try:
-            registry.defenses.load(model)
-        except AttributeError as error:
-            raise BadInput(
-                f"there is no {model} ({error}), expected the path of a Defense; type module:attribute"
-            ) from None
     return runner.prepare(model, **options)
 
 

@@ -19,6 +19,7 @@ from audit.commands.check import check
 from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
 from audit.commands.diagnose import diagnose
+from audit.commands.export import export
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "ci": ci,
     "test-attack": attack_test,
     "leaderboard": leaderboard,
+    "export": export,
     "doctor": doctor,
 }
 

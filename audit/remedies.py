@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from audit import registry
 from audit.diagnoses import diagnose
 from audit.diagnoses.settled import MOVED
+from audit.filled import enough
+from audit.plan import Plan
 from audit.results import Results, StepResult
 from audit.rules import AVERAGED, DRAWS
 from audit.suites import SUITES
-from audit.types import AdapterSpec, Diagnosis, Norm, Round, Step
+from audit.types import AdapterSpec, Diagnosis, Round, Step
 
 TRIALS = 32
 CHECKED = 100  # survivors on which twice the steps are tried before all are
@@ -98,7 +100,7 @@ def next_round(results: Results) -> Round | None:
     steps: dict[str, Step] = {}
     for rule in RULES:
         because, asked = rule(evidence)
-        possible = (_filled(step) for step in asked if _supports(step, plan.threat.norm))
+        possible = (_filled(step) for step in asked if _supports(step, plan))
         fresh = {step.name: step for step in possible if not evidence.has(step.name)}
         if fresh:
             reasons |= {d.name: f"{d.name}: {d.sentence}" for d in because}
@@ -109,8 +111,9 @@ def next_round(results: Results) -> Round | None:
     return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()))
 
 
-def _supports(step: Step, norm: Norm) -> bool:
-    return norm in registry.attacks.load(step.attack).norms
+def _supports(step: Step, plan: Plan) -> bool:
+    attack = registry.attacks.load(step.attack)
+    return plan.threat.norm in attack.norms and enough(attack.needs, plan.profile.get("answers", "gradient"))
 
 
 def _filled(step: Step) -> Step:

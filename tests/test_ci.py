@@ -241,7 +241,7 @@ def test_a_defense_is_found_by_its_python_path(monkeypatch):
     monkeypatch.setattr(registry.defenses, "_targets", dict(registry.defenses._targets))
     plan = ci.prepare("mine:DEFENSE", {"suite": "quick", "n": 4}).plan
     assert plan.n == 4
-    with pytest.raises(BadInput, match=r"there is no mine:OTHER .*; type module:attribute"):
+    with pytest.raises(BadInput, match=r"module mine has no 'OTHER': known are DEFENSE"):
         ci.prepare("mine:OTHER", {})
     with pytest.raises(BadInput, match="the model is int, expected the name of a defense"):
         ci.prepare(3, {})
