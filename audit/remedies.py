@@ -87,18 +87,21 @@ Rule = Callable[[Evidence], tuple[list[Diagnosis], list[Step]]]
 NOTHING: tuple[list[Diagnosis], list[Step]] = ([], [])
 
 
-def next_round(results: Results) -> Round | None:
-    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run."""
+def next_round(results: Results, *, early: bool = False) -> Round | None:
+    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run.
+
+    early: decide before the suite's late steps; None once one of them has begun.
+    """
     plan = results.plan
     suite = SUITES.get(plan.identity["suite"])
-    if results.missing or suite is None or len(plan.rounds) >= suite.rounds:
+    if suite is None or len(plan.rounds) >= suite.rounds or not (_ready(results) if early else not results.missing):
         return None
     evidence = Evidence(results, {d.name: d for d in diagnose(results)})
     if not evidence.alive:
         return None
     reasons: dict[str, str] = {}
     steps: dict[str, Step] = {}
-    for rule in RULES:
+    for rule in EARLY if early else RULES:
         because, asked = rule(evidence)
         possible = (_filled(step) for step in asked if _supports(step, plan))
         fresh = {step.name: step for step in possible if not evidence.has(step.name)}
@@ -108,7 +111,14 @@ def next_round(results: Results) -> Round | None:
     if not steps:
         return None
     found = tuple(reasons.values()) or (CONVERGED,)
-    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()))
+    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()), early)
+
+
+def _ready(results: Results) -> bool:
+    """Has everything before the late steps run, and are there late steps, none of which has begun?"""
+    late = results.plan.late
+    seen = bool((results.prediction >= 0).all()) and all(r.done for r in results.steps[:late])
+    return seen and late < len(results.steps) and not any(r.attacked.any() or r.done for r in results.steps[late:])
 
 
 def _supports(step: Step, plan: Plan) -> bool:
@@ -252,10 +262,9 @@ def _gain(result: StepResult, results: Results) -> float:
     return float(result.broken.sum()) / attacked * standing / len(results.correct)
 
 
+EARLY: tuple[Rule, ...] = (saturated_loss, hidden_gradient, noisy_gradient)
 RULES: tuple[Rule, ...] = (
-    saturated_loss,
-    hidden_gradient,
-    noisy_gradient,
+    *EARLY,
     false_gradient,
     decisions,
     outdone_gradient,
