@@ -1,4 +1,4 @@
-"""Which part of a model is the network proper? Found by watching one forward pass, without any convention of names."""
+"""Which part of a model answers for the whole? Found by watching a forward pass, without any convention of names."""
 
 from __future__ import annotations
 
@@ -38,17 +38,6 @@ def watching(model: nn.Module) -> Iterator[list[Call]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def inner_network(model: nn.Module, x: Tensor) -> str | None:
-    """The dotted path of the outermost submodule that maps images like x (n, c, h, w) to logits as the model's.
-
-    What such a submodule misclassifies can be tried on the whole. None where there is none.
-    """
-    with watching(model) as calls, torch.no_grad():
-        logits = model(x)
-    found = {c.path for c in calls if c.given.shape == x.shape and c.answer.shape == logits.shape}
-    return min(found, key=_depth, default=None)
 
 
 def last_network(model: nn.Module, x: Tensor) -> str | None:

@@ -3,6 +3,7 @@
     import audit
     result = audit.run("super_fitting", suite="quick", n=200)
     print(result.verdict.outcome, result.adaptive)
+    result = audit.run(model=my_module, data=(x, y), eps=4 / 255)
 
 Importing this package imports neither torch nor any attack library.
 """
@@ -16,6 +17,8 @@ from audit.types import AdapterSpec, Claim, Diagnosis, Estimate, Step, Suite, Th
 from audit.versions import installed
 
 if TYPE_CHECKING:
+    from audit.models.own import Found, ModelDefense
+    from audit.models.preprocessing import Preprocessing
     from audit.runner import run
     from audit.summary import Audit, load_run
 
@@ -26,6 +29,9 @@ __all__ = [
     "Claim",
     "Diagnosis",
     "Estimate",
+    "Found",
+    "ModelDefense",
+    "Preprocessing",
     "Step",
     "Suite",
     "ThreatModel",
@@ -36,7 +42,10 @@ __all__ = [
 
 __version__ = installed("robustness-audit") or "unknown"
 
-_LAZY = {"run": "audit.runner", "load_run": "audit.summary", "Audit": "audit.summary"}
+_LAZY = {
+    "Found": "audit.models.own", "ModelDefense": "audit.models.own", "Preprocessing": "audit.models.preprocessing",
+    "run": "audit.runner", "load_run": "audit.summary", "Audit": "audit.summary",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,8 @@
 """The command line: flags in, one sentence for every mistake, exit codes that scripts can rely on.
 
-Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, `verify` found a bad, missing or damaged
-unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak; 2 bad input; 130 interrupted.
+Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify`
+found a bad, missing or damaged unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak;
+2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from typing import Annotated, Any
 import typer
 
 from audit import __version__
+from audit.commands.baseline import baseline
+from audit.commands.check import check
+from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
+from audit.commands.diagnose import diagnose
+from audit.commands.export import export
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
+from audit.commands.leaderboard import leaderboard
 from audit.commands.run import run
 from audit.commands.test_attack import attack_test
 from audit.commands.train import train
@@ -24,11 +31,17 @@ from audit.misuse import Commands, Misuse, sentence
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "run": run,
+    "diagnose": diagnose,
     "train": train,
     "list": list_,
     "report": report,
     "verify": verify,
+    "baseline": baseline,
+    "check": check,
+    "ci": ci,
     "test-attack": attack_test,
+    "leaderboard": leaderboard,
+    "export": export,
     "doctor": doctor,
 }
 

@@ -33,6 +33,7 @@ LIBRARIES = (
     ("robustbench", "robustbench", "robustbench", "reference models"),
     ("timm", "timm", "robustbench", "architectures of reference models"),
     ("setuptools", "pkg_resources", "robustbench", "pkg_resources, which robustbench imports"),
+    ("onnx2torch", "onnx2torch", "onnx", "ONNX graphs with their gradient"),
     ("ray", "ray", "ray", "audits on a cluster"),
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from adapters.probe import AllBroken, Probe
 from audit import registry
 from audit.attacks.common import checked
 from audit.budget import Budget
+from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
 from audit.errors import AuditError
 from audit.gates import adapt, bare_network, deterministic
@@ -47,7 +49,7 @@ class Watcher(Protocol):
 class Engine(Protocol):
     """Executes a plan's missing units and stores each in the ledger."""
 
-    def run(self, watcher: Watcher) -> None: ...
+    def run(self, watcher: Watcher, *, early: bool = False) -> None: ...
     def extend(self, plan: Plan) -> None: ...
 
 
@@ -65,6 +67,7 @@ class LocalEngine:
     """One process, one unit after the other, in the plan's order.
 
     clean, best: P(correct) of each clean image and of its worst image so far, by the selecting draws: float32 (n,).
+    standing: for each step, what it attacked without returning a success: bool (n,).
     """
 
     def __init__(self, plan: Plan, target: Target, ledger: Ledger, budget: Budget | None = None) -> None:
@@ -74,6 +77,7 @@ class LocalEngine:
         self.best: NDArray[np.float32] = np.zeros(plan.n, np.float32)
         self.clean = self.best.copy()
         self.bare_correct: NDArray[np.bool_] = np.zeros(plan.n, bool)
+        self.standing = {step.name: self.bare_correct.copy() for step in plan.steps}
         self.bare = bare_network(target.model) if any(step.transfers for step in plan.steps) else None
 
     @property
@@ -81,11 +85,13 @@ class LocalEngine:
         """What no step has broken yet: bool (n,)."""
         return self.best > DONE
 
-    def run(self, watcher: Watcher) -> None:
-        """Run what is missing, in order, until it is done or the budget is spent."""
+    def run(self, watcher: Watcher, *, early: bool = False) -> None:
+        """Run what is missing, in order, until it is done or the budget is spent. early: stop before the late steps."""
         for unit in self.plan.units():
             if unit.name in self._accounted:
                 continue
+            if early and unit.step is not None and unit.step >= self.plan.late:
+                return
             stored = self.ledger.read(unit.name)
             if stored is None:
                 if self.budget.spent:
@@ -105,6 +111,7 @@ class LocalEngine:
     def extend(self, plan: Plan) -> None:
         """Go on with a plan that has more steps behind the present ones."""
         self.plan = plan
+        self.standing |= {step.name: np.zeros(plan.n, bool) for step in plan.steps if step.name not in self.standing}
 
     def _account(self, unit: Unit, arrays: Arrays) -> None:
         ids = arrays["ids"]
@@ -112,7 +119,10 @@ class LocalEngine:
         if unit.step is None:
             self.clean[ids] = self.best[ids] = arrays["p_select"]
             self.bare_correct[ids] = arrays["bare_correct"]
-        elif self.plan.steps[unit.step].scope != "control":
+            return
+        step = self.plan.steps[unit.step]
+        self.standing[step.name][ids] = held(arrays)
+        if step.scope != "control":
             self.best[ids] = np.fmin(self.best[ids], arrays["p_select"])
 
     def _size(self, unit: Unit) -> int:
@@ -125,6 +135,8 @@ class LocalEngine:
         pool = self.alive if step.scope == "survivors" else self.clean > DONE
         if step.transfers and step.scope == "all":
             pool |= self.bare_correct  # the bare network's own row counts these
+        if (left := left_by(step.after, self.standing)) is not None:
+            pool = left
         chosen = np.flatnonzero(pool)[: step.limit]
         rows = self.plan.rows(unit.shard)
         return chosen[(chosen >= rows.start) & (chosen < rows.stop)]
@@ -215,7 +227,11 @@ def call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, se
     """Run a step's attack on a probe. What it raises is kept as a sentence: a crash is for the caller to count."""
     try:
         attack = registry.attacks.load(step.attack)
-        found = attack(probe, x, y, threat, seed=seed, **step.params)
+        with warnings.catch_warnings(record=True) as said:  # a library's warning is for the log, and stops no attack
+            warnings.simplefilter("always")
+            found = attack(probe, x, y, threat, seed=seed, **step.params)
+        for message in {str(warning.message) for warning in said}:
+            log.info("%s warned: %s", step.name, message)
         return Returned(
             checked(step.attack, found, x), attack.kind == "minimal"
         )  # third parties need not use our wrapper

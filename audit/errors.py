@@ -7,6 +7,7 @@
     │   ├── BadWeights      a checkpoint that is missing, torn, unsafe or of another architecture
     │   └── BadModel        a model that cannot be judged: training mode, NaN logits, wrong shape
     ├── PlanMismatch        a run directory that belongs to another plan
+    ├── NotComparable       a run and a baseline that measured different things
     ├── MissingDependency   an optional library that is not installed
     ├── Unsupported         an attack was asked for something that it does not do
     └── CannotWrite         the disk is full, read-only, or not ours
@@ -45,6 +46,10 @@ class BadModel(BadInput):
 
 class PlanMismatch(AuditError):
     """A run directory holds another plan than the one asked for."""
+
+
+class NotComparable(AuditError):
+    """A run and a baseline differ in what was measured, so no drop between them means anything."""
 
 
 class MissingDependency(AuditError):

@@ -12,15 +12,18 @@ from audit.settings import override
 from audit.types import Norm, Step, ThreatModel
 
 SURROGATE_IN_EVERY_NORM = "fmn"
+NEEDS = ("gradient", "scores", "decision")  # each can do with what those after it need
+WORDS = {"gradient": "a gradient", "scores": "scores alone", "decision": "class names alone"}
 
 
 def filled(
-    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, shape: Sequence[int], dataset: str | None
-) -> tuple[tuple[Step, ...], tuple[Step, ...], list[str]]:
+    fitted: Sequence[Step], settings: Sequence[str], threat: ThreatModel, shape: Sequence[int], dataset: str | None,
+    answers: str = "gradient",
+) -> tuple[tuple[Step, ...], tuple[Step, ...], list[str]]:  # fmt: skip
     """The steps with their defaults; those after `settings` that apply; a sentence for each left out.
 
     A step is left out when its library is not installed, when it has no surrogate for the images, or when its attack
-    does not support the norm or such images. shape: (c, h, w) of the images; dataset: the data set whose shipped
+    does not support the norm or such images, or needs more than the model answers: "gradient", "scores" or "decision". shape: (c, h, w) of the images; dataset: the data set whose shipped
     surrogates fit them; None for images of one's own. Raises BadInput for a setting that no step has or an option that its attack refuses, MissingDependency when no
     library is there, Unsupported when no attack supports the norm.
     """
@@ -29,8 +32,9 @@ def filled(
     own, _ = _with_surrogates(override(fitted, (), options), (), threat.norm, dataset)
     typed = [setting.partition("=")[0] for setting in settings]
     given, homeless = _with_surrogates(override(fitted, settings, options), typed, threat.norm, dataset)
+    given, unanswered = _answerable(given, answers)
     kept, left_out = _supported(given, threat, shape, complete=not missing)
-    return own, kept, [*missing, *homeless, *left_out]
+    return own, kept, [*missing, *homeless, *unanswered, *left_out]
 
 
 def _installed(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[str]]:
@@ -101,6 +105,30 @@ def _settled(step: Step, typed: Collection[str], norm: Norm, dataset: str | None
 
 def _with(step: Step, **params: Any) -> Step:
     return replace(step, params={**step.params, **params})
+
+
+def enough(needs: str, answers: str) -> bool:
+    """Can an attack that `needs` so much do with a model that `answers` so much?"""
+    return NEEDS.index(needs) >= NEEDS.index(answers)
+
+
+def _answerable(steps: Sequence[Step], answers: str) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps whose attack needs no more than the model answers, and a sentence for each other.
+
+    Raises Unsupported when none is left.
+    """
+    kept = tuple(s for s in steps if enough(registry.attacks.load(s.attack).needs, answers))
+    if not any(step.scope != "control" for step in kept):
+        raise Unsupported(
+            f"no attack of this suite does with a model that answers with {WORDS[answers]}; type --suite adaptive"
+        )
+    left_out = (
+        f"step {s.name} is left out: attack {s.attack} needs the {registry.attacks.load(s.attack).needs}, the model answers "
+        f"with {WORDS[answers]}"
+        for s in steps
+        if s not in kept
+    )
+    return kept, list(left_out)
 
 
 def _supported(

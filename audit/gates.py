@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adapters.parts import inner_network, last_network
+from adapters.parts import last_network
 from audit import registry
 from audit.errors import BadModel
+from audit.examination import borrowed, examine
+from audit.examination.structure import gradient_at
 from audit.oracle import check_logits, check_mode
 from audit.rng import Stream
-from audit.types import BARE, AdapterSpec, Step
+from audit.types import BARE, AdapterSpec, Step, ThreatModel
 
 SAMPLE = 1000
 REPEATS = 3
@@ -44,18 +46,30 @@ def staged(model: nn.Module) -> bool:
     return all(isinstance(getattr(model, part, None), nn.Module) for part in ("purifier", "network"))
 
 
-def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: int) -> dict[str, Any]:
-    """Measure the model on up to 1,000 images x (n, c, h, w) in [0,1] with labels y (n,).
+def profile(
+    model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: int, threat: ThreatModel | None = None
+) -> dict[str, Any]:
+    """Measure the model on up to 1,000 images x (n, c, h, w) in [0,1] with labels y (n,), and leave it as it was.
 
     Keys: n; clean_correct; classes; logit_gap (median of largest minus second, at least 1e-6); zero_gradient
     (share of correctly classified images whose float32 CE gradient is exactly zero); saturated (share whose
     softmax gives every other class exactly zero); max_draw_difference (largest change of normalised logits over 3
-    passes, AutoAttack's "randomized" check); inner_network and last_network (see `adapters.parts`); softmax_output (bool); gradient_cut (bool: no gradient leads from the
+    passes, AutoAttack's "randomized" check); last_network (see `adapters.parts`); softmax_output (bool); gradient_cut (bool: no gradient leads from the
     logits to the images, because a part in between is not differentiable).
+    threat: with it, the keys of `audit.examination.examine` join them, and gradient_cut is also true where the gradient
+    of the logits is there and exactly zero everywhere, as behind a rounding.
     Raises BadModel when the model cannot be judged.
     """
     check_mode(model)
-    x, y = x[:SAMPLE], y[:SAMPLE]
+    with borrowed(model) as twin:
+        found = _measured(twin, x[:SAMPLE], y[:SAMPLE], batch_size, seed)
+    if threat is None:
+        return found
+    examined = examine(model, x, y, threat, seed=seed)
+    return {**found, **examined, "gradient_cut": found["gradient_cut"] or examined["gradient_cut"]}
+
+
+def _measured(model: nn.Module, x: Tensor, y: Tensor, batch_size: int, seed: int) -> dict[str, Any]:
     stream = Stream(seed)
     parts = [_measure(model, a, b, stream) for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True)]
     cut = any(part[-1] for part in parts)
@@ -75,13 +89,13 @@ def profile(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int, seed: in
         "max_draw_difference": float(drift.max()),
         "softmax_output": _looks_like_softmax(logits),
         "gradient_cut": cut,
-        **_parts(model, x[:WATCHED], stream),
+        "last_network": _last_network(model, x[:WATCHED], stream),
     }
 
 
-def _parts(model: nn.Module, x: Tensor, stream: Stream) -> dict[str, str | None]:
+def _last_network(model: nn.Module, x: Tensor, stream: Stream) -> str | None:
     with stream:
-        return {"inner_network": inner_network(model, x), "last_network": last_network(model, x)}
+        return last_network(model, x)
 
 
 def _measure(model: nn.Module, x: Tensor, y: Tensor, stream: Stream) -> tuple[Tensor, Tensor, Tensor, bool]:
@@ -93,9 +107,7 @@ def _measure(model: nn.Module, x: Tensor, y: Tensor, stream: Stream) -> tuple[Te
         logits = model(images).float()
         check_logits(logits.detach(), len(x))
         check_labels(logits.shape[1], y)
-        gradient = None
-        if logits.requires_grad:
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, y, reduction="sum"), images, allow_unused=True)
+        gradient = gradient_at(F.cross_entropy(logits, y, reduction="sum"), images)
         size = torch.zeros(len(x), device=x.device) if gradient is None else gradient.flatten(1).abs().amax(1)
     with stream, torch.no_grad():
         repeats = torch.stack([F.normalize(model(x).float(), dim=1) for _ in range(REPEATS)])
@@ -155,4 +167,5 @@ def fingerprint_model(model: nn.Module) -> str:
 
 def deterministic(profile: Mapping[str, Any], traits: frozenset[str]) -> bool:
     """May a repeated question be answered from memory? Only if nothing random or stateful is declared or seen."""
-    return not traits & {"stochastic", "stateful"} and profile["max_draw_difference"] == 0
+    quiet = profile["max_draw_difference"] == 0 and not profile.get("stateful", False)
+    return quiet and not traits & {"stochastic", "stateful"}

@@ -117,6 +117,7 @@ attacks: Registry[Any] = Registry(
         "an-pgd": f"{_OWN}.an_pgd:an_pgd",
         "fwa": f"{_OWN}.fwa:fwa",
         "nes": f"{_OWN}.nes:nes",
+        "pgd-margin": f"{_OWN}.pgd_margin:pgd_margin",
         "random-search": f"{_OWN}.random_search:random_search",
         "rays": f"{_OWN}.rays:rays",
         "st-adv": f"{_OWN}.st_adv:st_adv",
@@ -149,4 +150,8 @@ adapters: Registry[Any] = Registry(
 datasets: Registry[Any] = Registry(
     "dataset",
     {name: f"audit.datasets:{name.upper()}" for name in ("fashion_mnist", "mnist", "cifar10", "cifar100", "svhn")},
+)
+references: Registry[Any] = Registry(
+    "reference",
+    {name: f"audit.references:{name.upper()}" for name in ("standard", "pgd_at")},
 )

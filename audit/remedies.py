@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from audit import registry
 from audit.diagnoses import diagnose
 from audit.diagnoses.settled import MOVED
+from audit.filled import enough
+from audit.plan import Plan
 from audit.results import Results, StepResult
 from audit.rules import AVERAGED, DRAWS
 from audit.suites import SUITES
-from audit.types import AdapterSpec, Diagnosis, Norm, Round, Step
+from audit.types import AdapterSpec, Diagnosis, Round, Step
 
 TRIALS = 32
 CHECKED = 100  # survivors on which twice the steps are tried before all are
@@ -24,13 +26,15 @@ MOST_DRAWS = 40
 CONVERGED = "nothing that asks for another attack; it remains to see whether more steps break more"
 SATURATED = ("vanishing_gradient", "saturated_softmax")
 HIDDEN = (
-    "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "quantised_output", "softmax_output",
-    "zero_gradient_in_attack", "gradient_replaced",
+    "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "exploding_gradient", "quantised_output",
+    "softmax_output",
 )  # fmt: skip
 OUTDONE = (
     "black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative", "larger_eps_does_not_help",
     "unstable_predictions",
 )  # fmt: skip
+ROUGH = ("masked_gradient", "unstable_gradient")
+ANSWERS = ("dynamic", "quantised_output", "declared_test_time_optimisation")
 UNFINISHED = ("incomplete_optimisation",)
 
 
@@ -83,20 +87,23 @@ Rule = Callable[[Evidence], tuple[list[Diagnosis], list[Step]]]
 NOTHING: tuple[list[Diagnosis], list[Step]] = ([], [])
 
 
-def next_round(results: Results) -> Round | None:
-    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run."""
+def next_round(results: Results, *, early: bool = False) -> Round | None:
+    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run.
+
+    early: decide before the suite's late steps; None once one of them has begun.
+    """
     plan = results.plan
     suite = SUITES.get(plan.identity["suite"])
-    if results.missing or suite is None or len(plan.rounds) >= suite.rounds:
+    if suite is None or len(plan.rounds) >= suite.rounds or not (_ready(results) if early else not results.missing):
         return None
     evidence = Evidence(results, {d.name: d for d in diagnose(results)})
     if not evidence.alive:
         return None
     reasons: dict[str, str] = {}
     steps: dict[str, Step] = {}
-    for rule in RULES:
+    for rule in EARLY if early else RULES:
         because, asked = rule(evidence)
-        possible = (_filled(step) for step in asked if _supports(step, plan.threat.norm))
+        possible = (_filled(step) for step in asked if _supports(step, plan))
         fresh = {step.name: step for step in possible if not evidence.has(step.name)}
         if fresh:
             reasons |= {d.name: f"{d.name}: {d.sentence}" for d in because}
@@ -104,11 +111,19 @@ def next_round(results: Results) -> Round | None:
     if not steps:
         return None
     found = tuple(reasons.values()) or (CONVERGED,)
-    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()))
+    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()), early)
 
 
-def _supports(step: Step, norm: Norm) -> bool:
-    return norm in registry.attacks.load(step.attack).norms
+def _ready(results: Results) -> bool:
+    """Has everything before the late steps run, and are there late steps, none of which has begun?"""
+    late = results.plan.late
+    seen = bool((results.prediction >= 0).all()) and all(r.done for r in results.steps[:late])
+    return seen and late < len(results.steps) and not any(r.attacked.any() or r.done for r in results.steps[late:])
+
+
+def _supports(step: Step, plan: Plan) -> bool:
+    attack = registry.attacks.load(step.attack)
+    return plan.threat.norm in attack.norms and enough(attack.needs, plan.profile.get("answers", "gradient"))
 
 
 def _filled(step: Step) -> Step:
@@ -144,17 +159,23 @@ def hidden_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
 def _ways(evidence: Evidence) -> list[tuple[str, tuple[AdapterSpec, ...], str]]:
     """Name, adapters and reason of each way to see past what hides the gradient."""
     profile = evidence.results.plan.profile
-    inner, last, cuts = profile.get("inner_network"), profile.get("last_network"), profile.get("gradient_cut_at") or ()
+    inner, last, cuts = (
+        profile.get("bare_network_at"),
+        profile.get("last_network"),
+        profile.get("gradient_cut_at") or (),
+    )
     ways: list[tuple[str, tuple[AdapterSpec, ...], str]] = []
     if inner:
         ways.append(
             ("inner", (AdapterSpec("inner", {"network": inner}),), f"images made on the network inside, {inner}")
         )
+    shapes = profile.get("gradient_cut_shapes") or {}
+    fits = all(shapes.get(path, {}).get("same", True) for path in cuts)
     for substitute, words in (("identity", "straight through"), ("learned", "a learned surrogate of")):
         if last:
             spec = AdapterSpec("front", {"network": last, "substitute": substitute})
             ways.append((f"front-{substitute}", (spec,), f"{words} all before {last}"))
-        if cuts:
+        if cuts and (fits or substitute == "learned"):
             spec = AdapterSpec("bpda", {"modules": ",".join(cuts), "substitute": substitute})
             ways.append((f"bpda-{substitute}", (spec,), f"{words} {', '.join(cuts)}"))
     sigma = evidence.results.plan.threat.eps / 2 if evidence.results.plan.threat.norm == "Linf" else 0.03
@@ -173,9 +194,17 @@ def noisy_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     return because, [_step(f"eot{wanted}-margin", "apgd-margin", (*rest, spec), f"the mean over {wanted} draws")]
 
 
-def dynamic_defense(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
-    """A defense that optimises at test time: decisions alone, which no purifier hides."""
-    because = evidence.raised("dynamic", "declared_test_time_optimisation")
+def false_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A gradient that is not the slope of the loss: slopes from scores."""
+    because = evidence.raised(*ROUGH)
+    if not because:
+        return NOTHING
+    return because, [_step("nes", "nes", evidence.through(), "slopes from scores, over a radius")]
+
+
+def decisions(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A defense that optimises at test time, or rounds its logits: decisions alone, which neither hides."""
+    because = evidence.raised(*ANSWERS)
     if not because or evidence.stochastic:
         return NOTHING
     step = _step("rays", "rays", (), "decisions alone, end to end; 50 images", n_queries=1000)
@@ -197,10 +226,8 @@ def outdone_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
 def saturated_loss(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     """Cross-entropy that vanishes: Carlini and Wagner's margin, in steps of fixed size."""
     because = evidence.raised(*SATURATED)
-    attack = {"L2": "cw-l2"}.get(evidence.results.plan.threat.norm)
-    if not because or attack is None or evidence.stochastic:
-        return NOTHING
-    return because, [_step("cw", attack, evidence.view, "Carlini and Wagner's margin")]
+    attack = {"L2": "cw-l2"}.get(evidence.results.plan.threat.norm, "pgd-margin")
+    return because, [_step("cw", attack, evidence.view, "Carlini and Wagner's margin")] if because else []
 
 
 def more_steps(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
@@ -235,11 +262,11 @@ def _gain(result: StepResult, results: Results) -> float:
     return float(result.broken.sum()) / attacked * standing / len(results.correct)
 
 
+EARLY: tuple[Rule, ...] = (saturated_loss, hidden_gradient, noisy_gradient)
 RULES: tuple[Rule, ...] = (
-    saturated_loss,
-    hidden_gradient,
-    noisy_gradient,
-    dynamic_defense,
+    *EARLY,
+    false_gradient,
+    decisions,
     outdone_gradient,
     more_steps,
 )

@@ -3,6 +3,8 @@
 A defense with a test-time part is attacked along two routes. *By transfer*: images are made against the bare network
 and then judged by the whole defense; that is how the papers measure, so the claimed steps take it. *End to end*: the
 attack sees the whole defense, through BPDA where a part has no useful gradient, and through EOT where it is random.
+The suites that carry AutoAttack's name run its parts end to end and nothing beside them, so that their figure is
+AutoAttack's; images by transfer and unrolling, without which no such defense is upheld, are for the other suites.
 """
 
 from __future__ import annotations
@@ -23,19 +25,33 @@ LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
 SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
-AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack, whole where that is possible
+AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and no more
 AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 FEWER_QUERIES = 1000
+GRADIENT_FREE = (
+    Step("nes", "nes", "adaptive", why="gradients from scores alone, by normal draws"),
+    Step("random-search", "random-search", "adaptive", why="1,000 random corners of the ball"),
+    Step("rays", "rays", "adaptive", params={"n_queries": 2000}, why="decisions alone: the ray that leaves the class first"),
+    Step("hopskipjump", "hopskipjump", "adaptive", limit=20, params={"queries": 5000},
+         why="decisions alone, along the boundary; 20 images"),
+)  # fmt: skip
+NOT_UNROLLED = (
+    "step unroll-margin is left out: the purifier has no method unrolled(temperature), a smooth version of itself"
+)
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
 
 @dataclass(frozen=True, slots=True)
 class Nature:
-    """What the rules need to know. staged: it has a purifier before a bare network; blind: its gradient is useless."""
+    """What the rules need to know. staged: it has a purifier before a bare network; blind: its gradient is useless.
+
+    unrolls: a blind purifier offers a differentiable version of itself.
+    """
 
     staged: bool = False
     stochastic: bool = False
     blind: bool = False
+    unrolls: bool = True
 
     @property
     def images(self) -> int | None:
@@ -43,11 +59,16 @@ class Nature:
         return 100 if self.stochastic else 200 if self.blind else None
 
     @classmethod
-    def of(cls, traits: Iterable[str], *, staged: bool, drift: float) -> Nature:
-        """drift: the largest change of normalised logits between passes; above 1e-4 the defense is random, said or not."""
+    def of(
+        cls, traits: Iterable[str], *, staged: bool, drift: float, cut: bool = False, unrolls: bool = True
+    ) -> Nature:
+        """drift: the largest change of normalised logits between passes; above 1e-4 the defense is random, said or not.
+
+        cut: no gradient leads from the logits to the images; then it is not differentiable, said or not.
+        """
         named = set(traits)
-        blind = staged and bool(named & {"nondifferentiable", "test_time_optimisation"})
-        return cls(staged, "stochastic" in named or drift > 1e-4, blind)
+        blind = staged and (cut or bool(named & {"nondifferentiable", "test_time_optimisation"}))
+        return cls(staged, "stochastic" in named or drift > 1e-4, blind, unrolls or not blind)
 
 
 def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
@@ -59,14 +80,28 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     as_claimed = [_by_transfer(s) for s in claimed] if nature.staged else claimed
     if not whole or nature == Nature():
         return (*as_claimed, *whole)
-    extra = (*_transfers(), *_unrolled(nature)) if nature.staged else ()
+    named = any(step.suite in AUTOATTACK_SUITES for step in whole)
+    extra = (*_transfers(), *_unrolled(nature)) if nature.staged and not named else ()
     return (*as_claimed, *_again(claimed, nature), *extra, *whole)
 
 
+def answered(steps: Iterable[Step], answers: str) -> tuple[Step, ...]:
+    """The steps, and where the model has no gradient those that ask for none; claimed attacks and AutoAttack stay alone.
+
+    answers: "gradient", "scores" or "decision".
+    """
+    steps = tuple(steps)
+    if answers == "gradient" or all(step.suite in ("claimed", *AUTOATTACK_SUITES) for step in steps):
+        return steps
+    there = {step.attack for step in steps}
+    return (*steps, *(step for step in GRADIENT_FREE if step.attack not in there))
+
+
 def omitted(steps: Iterable[Step], nature: Nature) -> list[str]:
-    """A sentence for each step that `fit` drops because it costs too much."""
+    """A sentence for each step that `fit` drops because it costs too much or cannot be."""
     through = "averaged draws" if nature.stochastic else "a purifier"
-    return [f"step {s.name} is left out: too dear through {through}" for s in steps if _too_dear(s, nature)]
+    dear = [f"step {s.name} is left out: too dear through {through}" for s in steps if _too_dear(s, nature)]
+    return dear if nature.unrolls else [*dear, NOT_UNROLLED]
 
 
 def _too_dear(step: Step, nature: Nature) -> bool:
@@ -105,10 +140,13 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
 def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
     """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first.
 
-    The targeted attack takes nine times as long as the others: it comes again only where a suite has it.
+    The targeted attack takes nine times as long as the others, and so do the later parts of AutoAttack, which are for
+    what the first leaves: they come again only where a suite has them.
     """
     done = {"apgd-t"}
     for step in claimed:
+        if step.after:
+            continue
         length = max(int(step.params.get(option, 1)) for option in ("steps", "n_iter"))
         if step.attack not in done and not (nature.stochastic and length > DEAR):
             done.add(step.attack)
@@ -122,7 +160,7 @@ def _transfers() -> tuple[Step, ...]:
 
 
 def _unrolled(nature: Nature) -> tuple[Step, ...]:
-    if not nature.blind:
+    if not (nature.blind and nature.unrolls):
         return ()
     why = "through the purification itself, its sign made smooth"
     last = (AVERAGED,) if nature.stochastic else ()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,30 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
+from audit.accepted import accepts, numbers
 from audit.budget import Budget
 from audit.claimed import UNNAMED, choose
 from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
 from audit.device import exact, find_device
-from audit.diagnoses import FORWARD_SAMPLE
-from audit.engine import LocalEngine, Target, Watcher
-from audit.errors import AuditError, BadInput, BadModel
+from audit.engine import Target, Watcher
+from audit.execution import execute
 from audit.filled import filled
-from audit.gallery import write_gallery
-from audit.gates import fingerprint_model, forward_mismatch, profile, staged
-from audit.ledger import Arrays, Ledger, write_json
+from audit.gates import profile, staged
+from audit.ledger import Arrays
+from audit.models.own import answers
+from audit.models.preprocessing import Preprocessing
+from audit.models.spec import Declared, usual_place
 from audit.oracle import draws_for
+from audit.paired import FOLDER
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
-from audit.remedies import next_round
-from audit.results import read_results
 from audit.rng import derive_seed
-from audit.rounds import write_rounds
-from audit.rules import Nature, fit, omitted
-from audit.runlog import logging_to
+from audit.rules import Nature, answered, fit, omitted
 from audit.settings import resolve_temperature
 from audit.sources import Sources, check_shape, command_line
 from audit.suites import get_suite
-from audit.summary import Audit, load_run
+from audit.summary import Audit
 from audit.types import ThreatModel, parse_eps
-from audit.verify import verify_images
 from audit.versions import versions
 from audit.weakened import weakened
 
@@ -66,27 +63,35 @@ class Prepared:
 
 
 def prepare(
-    defense: str, *, suite: str = "adaptive", dataset: str = "fashion_mnist", data: str | Path | None = None,
-    data_dir: str | Path | None = None, download: bool = False, weights: str | Path | None = None, n: int | None = None,
-    seed: int = 0, eps: float | str | None = None, norm: str = "Linf", device: str = "auto", batch_size: int = 250,
-    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = UNNAMED,
+    defense: str | Defense | None = None, *, model: Any = None, suite: str = "adaptive", dataset: str | None = None,
+    data: str | Path | tuple[Any, Any] | None = None, data_dir: str | Path | None = None, download: bool = False,
+    weights: str | Path | None = None, n: int | None = None, seed: int = 0, eps: float | str | None = None,
+    norm: str = "Linf", device: str = "auto", batch_size: int = 250, settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = UNNAMED,
     claim_clean: float | None = None, claim: str | None = None, network: str | None = None, width: float | None = None,
+    preprocessing: Preprocessing | None = None, traits: Sequence[str] = (), model_dir: str | Path | None = None,
     command: str = "",
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
+    defense: a name, a Python path, or a Defense; or instead of it model: `SCHEME:NAME` (`audit.models.spec`), an nn.Module,
+    a fitted scikit-learn classifier or a callable. preprocessing, traits: what is declared of such a model; model_dir: where
+    RobustBench's checkpoints lie. dataset: the one that the model was trained for, unless typed. data: a path, or images and
+    labels as arrays or tensors.
     claim_clean: the clean accuracy that the claim states, in [0,1]; without it the checkpoint's own record counts.
     claim: the id of a line of `audit.papers` to audit; it gives the radius, the attack and the number.
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
-    line = chosen_line(claim, defense, dataset, claim_robust, own_images=data is not None)
+    given = model if defense is None else defense
+    declared = Declared(preprocessing, tuple(traits), usual_place(given, model_dir), download)
+    sources = Sources.given(weights, data, data_dir, declared, download=download, network=network, width=width)
+    known = sources.defense(defense, model)
+    name = given if isinstance(given, str) else known.name
+    dataset = sources.dataset(dataset, known, name)
+    line = chosen_line(claim, name, dataset, claim_robust, own_images=sources.own_images)
     asked, eps = Asked(claim_robust, claim_attack, claim_clean, line), radius(line, eps, norm)
-    n, seed, batch_size = _numbers(n, seed, batch_size)
-    chosen = choose(suite, defense, dataset, norm, attack=claim_attack, line=line)
-    known: Defense = registry.defenses.load(defense)
-    weights, data, data_dir = map(_path, (weights, data, data_dir))
-    sources = Sources(weights, data, data_dir, download, network, width)
+    n, seed, batch_size = numbers(n, seed, batch_size)
+    chosen = choose(suite, name, dataset, norm, attack=claim_attack, line=line)
     images = sources.images(dataset)
     images.first(n)  # a wrong --n is said before a model is loaded
     place = exact(find_device(device))
@@ -98,15 +103,20 @@ def prepare(
     few = (len(images.x), by_nature, get_suite(suite).images, getattr(known, "images", None))
     images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
-    with _accepts(images.source, x):
-        seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"))
-    nature = Nature.of(known.traits, staged=staged(model), drift=seen["max_draw_difference"])
+    with accepts(images.source, x):
+        seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"), threat=threat)
+    seen["answers"] = answers(model)
+    nature = Nature.of(
+        known.traits, staged=staged(model), drift=seen["max_draw_difference"], cut=seen["gradient_cut"],
+        unrolls=callable(getattr(getattr(model, "purifier", None), "unrolled", None)),
+    )  # fmt: skip
     own, steps, unsupported = filled(
-        fit(chosen.steps, nature), settings, threat, images.x.shape[1:], dataset if data is None else None
-    )
-    stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=data is not None)
+        fit(answered(chosen.steps, seen["answers"]), nature), settings, threat, images.x.shape[1:],
+        None if sources.own_images else dataset, seen["answers"],
+    )  # fmt: skip
+    stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=sources.own_images)
     identity = {
-        "defense": defense, "dataset": dataset, "architecture": dict(checkpoint.architecture),
+        "defense": name, "dataset": dataset, "architecture": dict(checkpoint.architecture),
         "weights_sha256": checkpoint.sha256, "inference": dict(checkpoint.inference), "traits": sorted(known.traits),
         "staged": nature.staged, "draws": draws_for(len(images.x)) if nature.stochastic else 1,
         "dataset_digest": images.digest,
@@ -117,7 +127,7 @@ def prepare(
         "code": __version__,
         "versions": versions(registry.attacks.load(step.attack).library for step in steps),
     }  # fmt: skip
-    record = sources.record(images)
+    record = {**sources.record(images), **({} if isinstance(given, str) else {"session": True})}
     runtime = {
         "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "device": str(place),
         "weights": str(checkpoint.path), "data_source": images.source, "sources": record,
@@ -130,27 +140,37 @@ def prepare(
 
 
 def run(
-    defense: str,
+    defense: str | Defense | None = None,
     *,
     out: str | Path | None = None,
     watcher: Watcher | None = None,
     retry_errors: bool = False,
     budget: Budget | None = None,
+    reference: str | Sequence[str] = (),
     **options: Any,
 ) -> Audit:
-    """Audit a defense by name and return the finished run; see `prepare` for the options.
+    """Audit a defense or a model and return the finished run; see `prepare` for the options.
 
     out: the run directory; a directory with the same plan is resumed, one with another plan is refused
     (PlanMismatch). Default: `runs/DEFENSE-SUITE-FINGERPRINT`, so the same command resumes. retry_errors: units in
-    which an attack crashed in an earlier run are run again. budget: what the run may cost; see `audit.budget`.
+    which an attack crashed in an earlier run are run again. budget: what the run may cost; see `audit.budget`. reference: names as
+    "standard,pgd_at", on which the same suite runs inside the run directory; see `audit.references`.
     """
-    run_dir, prepared = enter(prepare(defense, **options), out, retry_errors=retry_errors)
+    from audit.references import prepare_references
+
+    asked = prepare(defense, **options)
+    others = prepare_references(reference, asked, options)
+    run_dir, prepared = enter(asked, out, retry_errors=retry_errors)
+    for name, other in others.items():
+        place, other = enter(other, run_dir / FOLDER / name, retry_errors=retry_errors)
+        execute(other, place, watcher or Silent(), budget)
     return execute(prepared, run_dir, watcher or Silent(), budget)
 
 
 def directory(plan: Plan, out: str | Path | None) -> Path:
     """Where a plan's run lives."""
-    default = Path("runs") / f"{plan.identity['defense']}-{plan.identity['suite']}-{plan.fingerprint[:8]}"
+    plain = re.sub(r"[^\w.-]+", "-", plan.identity["defense"])
+    default = Path("runs") / f"{plain}-{plan.identity['suite']}-{plan.fingerprint[:8]}"
     return Path(out) if out is not None else default
 
 
@@ -164,80 +184,6 @@ def enter(prepared: Prepared, out: str | Path | None, *, retry_errors: bool = Fa
     if retry_errors:
         forget_errors(plan, run_dir)
     return run_dir, replace(prepared, plan=plan)
-
-
-def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget | None = None) -> Audit:
-    """Run what the directory lacks and what its results ask for, check the stored images again, and read the result.
-
-    Raises PlanMismatch when the directory holds another plan, CannotWrite.
-    """
-    plan = settle(prepared.plan, run_dir)
-    target, model = prepared.target, prepared.target.model
-    before = fingerprint_model(model)
-    ledger = Ledger(run_dir, plan.fingerprint)
-    with logging_to(run_dir / "run.log"):
-        plan = _rounds(LocalEngine(plan, target, ledger, budget), run_dir, watcher)
-        sample = target.x[:FORWARD_SAMPLE]
-        mismatch = forward_mismatch(model, plan.steps, sample, seed=derive_seed(plan.seed, "forward"))
-        verified = verify_images(plan, target, ledger)
-        unchanged = fingerprint_model(model) == before
-        write_gallery(run_dir / "gallery.npz", plan, target, ledger)
-        write_json(run_dir / "checks.json", {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified})
-    return load_run(run_dir)
-
-
-def _rounds(engine: LocalEngine, run_dir: Path, watcher: Watcher) -> Plan:
-    """Run the plan, then round after round of what the results ask for; the plan with all of them."""
-    engine.run(watcher)
-    while (found := next_round(read_results(run_dir))) is not None:
-        plan = engine.plan.extended(found)
-        write_rounds(run_dir, plan.fingerprint, plan.rounds)
-        log.info("round %d: %s", found.number, "; ".join(found.found))
-        watcher.extend(plan)
-        engine.extend(plan)
-        engine.run(watcher)
-    return engine.plan
-
-
-@contextmanager
-def _accepts(source: str, x: torch.Tensor) -> Iterator[None]:
-    """The model's first passes: what it cannot compute on these images is the input's fault, in one sentence."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise BadInput(
-            f"the images of one batch do not fit into memory ({_line(error)}); type a smaller --batch-size"
-        ) from error
-    except AuditError:
-        raise
-    except Exception as error:  # a model is foreign code: it may raise anything, or answer with anything
-        raise BadModel(
-            f"the model cannot take images of {' x '.join(map(str, x.shape[1:]))} from {source} ({_line(error)}), expected "
-            "logits for them; choose the --dataset it was trained on"
-        ) from error
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
-
-
-def _numbers(n: int | None, seed: int, batch_size: int) -> tuple[int | None, int, int]:
-    if (size := _whole("batch-size", batch_size)) < 1:
-        raise BadInput(f"--batch-size is {size}, expected at least 1")
-    return None if n is None else _whole("n", n), _whole("seed", seed), size
-
-
-def _whole(name: str, value: Any) -> int:
-    """A number typed in Python, where nothing has checked that it is one. Raises BadInput."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise BadInput(f"--{name} is {value!r}, expected a whole number such as 5; leave out the quotes") from None
-
-
-def _line(error: Exception) -> str:
-    said = " ".join(str(error).split())[:160]
-    return said if isinstance(error, RuntimeError) and said else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,9 +51,9 @@ ADAPTIVE_STEPS = (
     Step("float64-ce", "apgd-ce", "adaptive", adapters=(AdapterSpec("float64"),), why="CE where exp(-150) is not zero"),
     Step("apgd-margin", "apgd-margin", "adaptive", why="a loss that cannot saturate"),
     Step("apgd-dlr", "apgd-dlr", "adaptive", why="a loss that is invariant to scale"),
-    Step("apgd-t", "apgd-t", "adaptive", why="towards each of nine classes"),
-    Step("fab-t", "fab-t", "adaptive", why="the nearest boundary of each class"),
-    Step("square", "square", "adaptive", why="no gradient at all"),
+    Step("apgd-t", "apgd-t", "adaptive", why="towards each of nine classes", late=True),
+    Step("fab-t", "fab-t", "adaptive", why="the nearest boundary of each class", late=True),
+    Step("square", "square", "adaptive", why="no gradient at all", late=True),
 )
 
 STANDARD_STEPS = (
@@ -97,6 +97,7 @@ FULL_STEPS = (
     *ADAPTIVE_STEPS[:5],
     Step("a3", "a3", "full", params={"restarts": 5}, why="many directions to start in, cosine steps"),
     Step("an-pgd", "an-pgd", "full", why="PGD, then bisection towards the image"),
+    Step("pgd-margin", "pgd-margin", "full", why="PGD on Carlini and Wagner's margin"),
     Step("fab", "fab", "full", why="the nearest boundary, untargeted"),
     Step("cw-l2", "cw-l2", "full", why="Carlini and Wagner's margin, least L2"),
     Step(
@@ -152,16 +153,34 @@ QUICK_STEPS = (
     replace(UNBOUNDED, params={"n_iter": 40}),
 )
 
+# What the diagnoses need to see, in a minute or two: `audit diagnose`.
+DIAGNOSE_STEPS = (
+    CLAIMED_STEPS[0],
+    CLAIMED_STEPS[1],
+    CLAIMED_STEPS[2],
+    replace(ADAPTIVE_STEPS[0], suite="diagnose", params={"n_iter": 20}),
+    replace(ADAPTIVE_STEPS[2], suite="diagnose", params={"n_iter": 50}),
+    Step("random-search", "random-search", "diagnose", params={"n_draws": 200}, why="200 random corners of the ball"),
+    Step(
+        "square", "square", "diagnose", params={"n_queries": 500, "rescale": 1}, why="no gradient at all, 500 queries"
+    ),
+    replace(UNBOUNDED, params={"n_iter": 40}, limit=50),
+)
+
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
-        Suite("claimed", "the attacks of printed claims on the defense; else five on cross-entropy, step eps/10", CLAIMED_STEPS),
+        Suite("claimed", "the attacks of printed claims on the defense, AutoAttack as its four parts; else five on "
+              "cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
-              (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED), rounds=4),
+              (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
+        Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
+              controlled=True),
         Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
-        Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
+        Suite("standard", "AutoAttack's four end to end, each on the survivors of the one before, and nothing else",
+              STANDARD_STEPS),
         Suite("plus", "AutoAttack's six, with restarts: for a last word, at several times the cost", PLUS_STEPS),
         Suite("rand", "AutoAttack's two for random defenses, each step over 20 draws", RAND_STEPS),
     )

@@ -138,6 +138,9 @@ class Step:
     way the papers measure); "survivors" attacks what no earlier step has broken and stops at the first success;
     "trial" tries an adapter on the first `limit` images, so that trials can be compared, and what it breaks counts;
     "control" has no say in the accuracy: it attacks `limit` images with radius `eps` and must break them all.
+    `after`: earlier steps of scope "all" of which this one is the continuation; it attacks only what none of the images
+    that they returned broke (`audit.cascade`), and its figure is that of all of them together.
+    `late`: dear, so it waits until what was found before the first attack has been acted on.
     """
 
     name: str
@@ -149,6 +152,8 @@ class Step:
     eps: float | None = None
     limit: int | None = None
     why: str = ""
+    after: tuple[str, ...] = ()
+    late: bool = False
 
     @property
     def transfers(self) -> bool:
@@ -156,25 +161,28 @@ class Step:
         return any(adapter.name == BARE for adapter in self.adapters)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain data; `after` and `late` only where they say something."""
+        return {name: value for name, value in asdict(self).items() if name not in ("after", "late") or value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Step:
         adapters = tuple(AdapterSpec(a["name"], a["params"]) for a in data["adapters"])
-        return cls(**{**data, "adapters": adapters})
+        return cls(**{**data, "adapters": adapters, "after": tuple(data.get("after", ()))})
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What an audit found in the results so far, and the steps that it adds because of it.
 
-    found: a sentence for each finding; remedies: the diagnoses that the steps answer to.
+    found: a sentence for each finding; remedies: the diagnoses that the steps answer to; early: they run before the
+    late steps of the suite.
     """
 
     number: int
     found: tuple[str, ...]
     remedies: tuple[str, ...]
     steps: tuple[Step, ...]
+    early: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -182,7 +190,7 @@ class Round:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Round:
         steps = tuple(Step.from_dict(step) for step in data["steps"])
-        return cls(int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps)
+        return cls(int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps, bool(data["early"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +198,7 @@ class Suite:
     """Ordered steps, cheap to dear.
 
     images: how many to audit unless told; None: as many as there are. rounds: how many rounds of remedies may follow.
+    controlled: are its attacks tried out on models whose answer is known?
     """
 
     name: str
@@ -197,6 +206,7 @@ class Suite:
     steps: tuple[Step, ...]
     images: int | None = None
     rounds: int = 0
+    controlled: bool = False
 
 
 DiagnosisStatus = Literal["clear", "flagged", "resolved", "not_measured"]

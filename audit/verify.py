@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from audit import registry
 from audit.device import exact, find_device
 from audit.engine import Target
 from audit.errors import BadInput
@@ -88,15 +87,22 @@ def reverify(
     weights: Path | None = None,
     data: Path | None = None,
     data_dir: Path | None = None,
+    model: Any = None,
 ) -> dict[str, Any]:
     """Judge the stored images of a run again, with the weights and images it names; see `verify_images`.
 
-    weights, data, data_dir: where those lie now, if they were moved. Raises BadInput when the checkpoint or the images
+    weights, data, data_dir: where those lie now, if they were moved. model: the object that was audited, where it was one
+    of a Python session. Raises BadInput when the checkpoint or the images
     are not those that were audited.
     """
     plan = read_plan(run_dir)
-    known: Defense = registry.defenses.load(plan.identity["defense"])
     sources = Sources.recorded(plan.runtime["sources"], weights=weights, data=data, data_dir=data_dir)
+    if plan.runtime["sources"].get("session") and model is None:
+        raise BadInput(
+            f"{run_dir} audited an object of a Python session, which no file holds; from Python call "
+            "audit.verify.reverify(run_dir, model=...)"
+        )
+    known: Defense = sources.defense(plan.identity["defense"] if model is None else model)
     checkpoint = sources.checkpoint(known, plan.identity["dataset"])
     if checkpoint.sha256 != plan.identity["weights_sha256"]:
         raise BadInput(

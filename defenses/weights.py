@@ -121,18 +121,22 @@ def _manifest(path: Path) -> dict[str, Any]:
     return found
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint. Raises BadWeights for a torn file or a pickle that holds more than tensors."""
+def read_safely(path: Path) -> Any:
+    """What a checkpoint holds, read without running code. Raises BadWeights for a torn file or a pickle of more than tensors."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        else:
-            with warnings.catch_warnings():  # torch warns of what it is about to raise
-                warnings.simplefilter("ignore")
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        with warnings.catch_warnings():  # torch warns of what it is about to raise
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file makes torch's unpickler raise nearly anything
         raise _unreadable(path, error) from error
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint. Raises BadWeights for a torn file or a pickle that holds more than tensors."""
+    state = read_safely(path)
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):

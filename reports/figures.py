@@ -22,6 +22,7 @@ from audit.results import Results, StepResult
 
 INK, MUTED, CLAIMED, ADAPTIVE = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)", ADAPTIVE: "var(--adaptive)"}
+Placed = tuple[str, float, Sequence[float] | None, str]  # name, accuracy, interval, colour
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "audit", "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK,
@@ -87,6 +88,30 @@ def traces(results: Results) -> str:
         axes.set_xlabel("progress of the attack")
         axes.set_ylabel("share of its images broken")
         return _svg(figure, "Images broken along each attack")
+
+
+def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
+    """Robust accuracy of the models around a defense, and the defense's own figures among them, best first.
+
+    own: name, accuracy, its interval if there is one, and the colour.
+    """
+    others: list[Placed] = [(e["name"], e["robust"], None, MUTED) for e in board["around"]]
+    rows = sorted([*others, *own], key=lambda row: -row[1])
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(7.2, 0.32 * len(rows) + 0.8)
+        for place, (_, value, interval, colour) in enumerate(rows):
+            low, high = interval or (value, value)
+            axes.hlines(place, low, high, color=colour, lw=2)
+            axes.plot([value], [place], "o", color=colour)
+            axes.text(min(high + 0.015, 1.0), place, f"{value:.1%}", va="center", color=colour)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        for label, (*_, colour) in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_color(colour)
+        axes.invert_yaxis()
+        axes.set_xlim(-0.02, 1.08)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlabel("robust accuracy")
+        return _svg(figure, "The defense among RobustBench's models")
 
 
 def _mean_trace(result: StepResult) -> NDArray[Any]:

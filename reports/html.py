@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.summary import Audit
-from reports import figures
+from reports import figures, leaderboard, references
 from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
@@ -50,6 +50,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
     drawings = {
         "bars": figures.attack_bars(data["attacks"]) if finished else "",
         "traces": figures.traces(audit.results) if any(r.traces for r in audit.results.steps) else "",
+        "standing": leaderboard.drawing(data),
         "logits": figures.logit_heatmap(audit.results, classes) if 1 < len(classes) <= 12 and finished else "",
     }
     return environment.get_template("report.html.j2").render(
@@ -64,6 +65,10 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         curves=curve_rows(data),
         curve_titles=curve_titles(data),
         curves_note=CURVES_NOTE,
+        references=references.rows(data),
+        reference_titles=references.TITLES,
+        reference_note=references.NOTE,
+        standing_line=leaderboard.standing_line(data),
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
         beside=beside(data),
         elsewhere=elsewhere(data),

@@ -5,7 +5,7 @@ from torch import nn
 from adapters.front import Front
 from adapters.inner import Inner
 from adapters.learned import Learned
-from adapters.parts import inner_network, last_network
+from adapters.parts import last_network
 from adapters.smooth import Smooth
 from audit.errors import BadInput
 from tests.planted import TinyCNN
@@ -47,23 +47,21 @@ def gradient(model, x=X):
 
 def test_the_network_inside_is_found_and_no_hook_stays():
     model = Rounded()
-    assert (inner_network(model, X), last_network(model, X)) == ("body", "body")
-    assert inner_network(nn.Sequential(Rounded(), nn.Identity()), X) == "0"
+    assert last_network(model, X) == "body"
     assert not any(part._forward_hooks for part in model.modules())
 
 
 def test_a_network_whose_answer_is_changed_afterwards_is_not_the_last():
     model = Rounded(after=True)
-    assert (inner_network(model, X), last_network(model, X)) == ("body", None)
+    assert last_network(model, X) is None
 
 
-def test_a_network_that_takes_something_else_than_images_is_the_last_but_not_the_inner():
-    assert (inner_network(Coded(), X), last_network(Coded(), X)) == (None, "body")
+def test_the_last_network_may_take_something_else_than_images():
+    assert last_network(Coded(), X) == "body"
 
 
-def test_a_plain_network_has_neither():
-    plain = TinyCNN()
-    assert (inner_network(plain, X), last_network(plain, X)) == (None, None)
+def test_a_plain_network_has_none():
+    assert last_network(TinyCNN(), X) is None
 
 
 def test_inner_answers_as_the_network_inside():

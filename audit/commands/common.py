@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import typer
 
 EPILOG = (
-    "Exit codes: 0 finished, whatever the verdict; 1 --fail-on matched, `verify` found a bad, missing or damaged unit, "
-    "`doctor` a library that does not import, or `test-attack` an attack that is too weak; 2 bad input; 130 interrupted."
+    "Exit codes: 0 finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify` found a "
+    "bad, missing or damaged unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak; "
+    "2 bad input; 130 interrupted."
 )
 
 

@@ -1,0 +1,25 @@
+"""Do this audit's attacks do what is known of them on models whose answer is known?"""
+
+from __future__ import annotations
+
+from audit.diagnoses.common import status
+from audit.results import Results
+from audit.types import Diagnosis
+
+
+def reference_controls(results: Results) -> Diagnosis:
+    """An undefended network must fall, and a robust one must land where AutoAttack does."""
+    controls = results.checks.get("controls") or []
+    weak = [c for c in controls if c["left"] > c["expected"] + c["tolerance"]]
+    said = "; ".join(
+        f"{c['attack']} leaves {c['left']} of {c['n']} images of {c['reference']} at eps {c['eps']:.3g}, "
+        f"expected at most {c['expected'] + c['tolerance']}"
+        for c in controls
+    )
+    return Diagnosis(
+        "reference_controls", status(bool(weak)) if controls else "not_measured",
+        float(len(weak)) if controls else None, 0.0, sum(int(c["n"]) for c in controls),
+        said or "no model whose answer is known is at hand for these images and this norm",
+        "use more steps and restarts, or another attack: this one is too weak", bool(controls),
+        "Carlini et al. 2019, validate the attack on a model known to be broken",
+    )  # fmt: skip

@@ -1,0 +1,294 @@
+"""Which findings ask for which steps, when it ends, and that a resumed run keeps its rounds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from audit import execution, registry, runner
+from audit.budget import Budget
+from audit.diagnoses import diagnose
+from audit.diagnoses.settled import settled
+from audit.errors import PlanMismatch
+from audit.plan import read_plan
+from audit.remedies import CHECKED, TRIALS, next_round
+from audit.rounds import read_rounds, write_rounds
+from audit.suites import SUITES
+from audit.types import Round, Step
+from tests.built import NONE, built, claimed, control, mask, ran
+
+CUT = {"gradient_cut": True, "bare_network_at": "body", "last_network": "body", "gradient_cut_at": []}
+SURVIVED = (claimed(), ran("apgd-margin", attack="apgd-margin"), ran("square", attack="square"), control())
+
+
+def asked(*steps, profile=None, rounds=(), **identity):
+    """The next round of an adaptive run with these steps, the last of which belong to `rounds`."""
+    results = built(*steps, profile=profile, **{"suite": "adaptive", **identity})
+    return next_round(replace(results, plan=replace(results.plan, rounds=tuple(rounds))))
+
+
+def trial(name, broken, **changes):
+    found = ran(f"try-{name}", broken, scope="trial", attacked=mask((0, TRIALS)), attack="apgd-margin", **changes)
+    return replace(found, step=replace(found.step, limit=TRIALS))
+
+
+def names(found):
+    return [step.name for step in found.steps]
+
+
+def test_a_sound_run_only_asks_whether_more_steps_break_more():
+    found = asked(*SURVIVED)
+    assert names(found) == ["doubled-2-check"]
+    assert found.steps[0].limit == CHECKED
+    assert found.steps[0].params["n_iter"] == 200
+    assert found.steps[0].params["n_restarts"] == 2
+    assert found.remedies == ()
+    assert "more steps" in found.found[0]
+
+
+@pytest.mark.parametrize("changes", [{"suite": "quick"}, {"suite": "standard"}])
+def test_other_suites_have_no_rounds(changes):
+    assert asked(*SURVIVED, **changes) is None
+
+
+def test_a_run_with_units_to_come_decides_nothing():
+    results = built(*SURVIVED, suite="adaptive", missing=1)
+    assert next_round(results) is None
+
+
+def test_nothing_is_asked_once_nothing_stands():
+    assert asked(claimed(), ran("apgd-margin", mask((0, 900)), attack="apgd-margin"), control()) is None
+
+
+def test_a_cut_gradient_is_tried_around_on_few_images_in_several_ways():
+    found = asked(*SURVIVED, profile=CUT)
+    tried = [s for s in found.steps if s.scope == "trial"]
+    assert [s.name for s in tried] == ["try-inner", "try-front-identity", "try-front-learned", "try-smooth"]
+    assert {s.limit for s in tried} == {TRIALS}
+    assert tried[0].adapters[0].params == {"network": "body"}
+    assert "shattered_gradient" in found.remedies
+
+
+def test_submodules_that_cut_get_a_substitute_and_identity_only_where_shapes_fit():
+    cuts = {"gradient_cut": True, "gradient_cut_at": ["code"], "gradient_cut_shapes": {"code": {"same": False}}}
+    assert "try-bpda-identity" not in names(asked(*SURVIVED, profile=cuts))
+    assert "try-bpda-learned" in names(asked(*SURVIVED, profile=cuts))
+    same = {**cuts, "gradient_cut_shapes": {"code": {"same": True}}}
+    assert {"try-bpda-identity", "try-bpda-learned"} <= set(names(asked(*SURVIVED, profile=same)))
+
+
+def test_the_two_ways_that_broke_most_are_used_on_everything():
+    first = Round(1, ("cut",), ("shattered_gradient",), ())
+    tried = (
+        trial("inner", mask((0, 5))),
+        trial("front-identity", mask((0, 20)), adapters=("front",)),
+        trial("smooth", NONE),
+    )
+    steps = names(asked(*SURVIVED, *tried, profile=CUT, rounds=[first]))
+    assert steps[:2] == ["best-front-identity", "best-inner"]
+    assert "best-smooth" not in steps
+
+
+def test_the_convergence_check_looks_through_the_best_way():
+    tried = (trial("front-identity", mask((0, 20)), adapters=("front",)),)
+    found = asked(*SURVIVED, *tried, profile=CUT, rounds=[Round(1, ("cut",), ("shattered_gradient",), ())])
+    check = next(s for s in found.steps if s.name.startswith("doubled"))
+    assert [a.name for a in check.adapters] == ["front"]
+
+
+def test_a_defense_that_declares_its_parts_needs_no_trials():
+    assert not any(s.scope == "trial" for s in asked(*SURVIVED, profile=CUT, staged=True).steps)
+
+
+def test_steps_are_doubled_until_that_breaks_less_than_half_a_point():
+    def after(broken, limit):
+        check = ran("doubled-2-check", mask((0, broken)), attack="apgd-margin", attacked=mask((0, limit or 900)))
+        check = replace(check, step=replace(check.step, limit=limit))
+        return asked(*SURVIVED, check, rounds=[Round(1, ("x",), (), ())])
+
+    assert after(0, CHECKED) is None
+    assert names(after(2, CHECKED)) == ["doubled-2"]  # 2 of 100 is 18 of 900
+    assert names(after(9, None)) == ["doubled-4"]
+    assert after(4, None) is None  # 0.4 points
+
+
+def test_square_ahead_of_the_gradient_asks_for_restarts_and_other_directions():
+    steps = (
+        claimed(),
+        ran("apgd-margin", attack="apgd-margin"),
+        ran("square", mask((0, 40)), attack="square"),
+        control(),
+    )
+    found = asked(*steps)
+    assert {"restarts-margin", "a3"} <= set(names(found))
+    assert "black_box_beats_white_box" in found.remedies
+
+
+def test_a_random_defense_gets_as_many_draws_as_its_gradient_needs():
+    noisy = {"max_draw_difference": 0.5, "draws_for_snr": 25}
+    found = asked(*SURVIVED, profile=noisy, draws=40)
+    assert "eot25-margin" in names(found)
+    eot = next(s for s in found.steps if s.name == "eot25-margin").adapters[-1]
+    assert (eot.name, eot.params["k"]) == ("eot", 25)
+    assert "eot10-margin" not in names(asked(*SURVIVED, profile={**noisy, "draws_for_snr": 10}, draws=40))
+
+
+def test_attacks_that_do_not_know_the_norm_are_not_asked_for():
+    steps = (
+        claimed(),
+        ran("apgd-margin", attack="apgd-margin"),
+        ran("square", mask((0, 40)), attack="square"),
+        control(),
+    )
+    assert "a3" not in names(asked(*steps, norm="L1", eps=2.0)) or "L1" in registry.attacks.load("a3").norms
+
+
+def test_no_more_rounds_than_the_suite_allows():
+    done = [Round(i, ("x",), (), ()) for i in range(1, 1 + SUITES["adaptive"].rounds)]
+    assert asked(*SURVIVED, profile=CUT, rounds=done) is None
+
+
+# --- before the dear steps
+
+
+def late(result):
+    return replace(result, step=replace(result.step, late=True))
+
+
+UNTOUCHED = {"attacked": NONE, "done": False}
+WAITING = (*SURVIVED[:2], control(), late(ran("square", attack="square", **UNTOUCHED)))
+
+
+def test_what_was_found_before_the_first_attack_is_acted_on_before_the_late_steps():
+    results = built(*WAITING, suite="adaptive", profile=CUT, missing=1)
+    assert next_round(results) is None
+    found = next_round(results, early=True)
+    assert found.early
+    assert "try-inner" in names(found)
+    assert not any(name.startswith("doubled") for name in names(found))
+    assert [s.name for s in results.plan.extended(found).steps][-1] == "square"
+    assert next_round(built(*WAITING, suite="adaptive", missing=1), early=True) is None  # nothing was found
+
+
+def test_there_is_no_early_round_once_a_late_step_has_begun():
+    begun = (*WAITING[:-1], late(ran("square", attack="square")))
+    assert next_round(built(*begun, suite="adaptive", profile=CUT), early=True) is None
+    unfinished = (replace(WAITING[0], done=False), *WAITING[1:])
+    assert next_round(built(*unfinished, suite="adaptive", profile=CUT, missing=2), early=True) is None
+
+
+# --- when is a finding answered?
+
+
+def answered(move, **changes):
+    """A run whose only round ran two steps, of which the second broke `move` images."""
+    steps = (
+        ran("best-inner", attack="apgd-margin", **changes),
+        ran("doubled-2", mask((800, 800 + move)), attack="apgd-margin"),
+    )
+    results = built(*SURVIVED, *steps, profile=CUT, suite="adaptive")
+    found = Round(1, ("cut",), ("shattered_gradient",), tuple(s.step for s in steps))
+    return replace(results, plan=replace(results.plan, rounds=(found,)))
+
+
+def test_a_finding_is_resolved_when_its_steps_ran_and_the_worst_case_stood_still():
+    assert settled(answered(4)) == {"shattered_gradient"}
+    status = {d.name: d.status for d in diagnose(answered(4))}
+    assert status["shattered_gradient"] == "resolved"
+
+
+def test_it_is_not_while_the_worst_case_still_moves_or_a_step_crashed():
+    assert settled(answered(5)) == frozenset()
+    assert settled(answered(0, errors=mask((0, 1)))) == frozenset()
+    assert settled(replace(answered(0), missing=1)) == frozenset()
+    assert {d.name: d.status for d in diagnose(answered(5))}["shattered_gradient"] == "flagged"
+
+
+# --- on disk
+
+
+def test_rounds_are_read_back_as_written_and_a_change_is_seen(tmp_path):
+    rounds = (Round(1, ("a",), ("b",), (Step("s", "pgd", "adaptive"),), early=True), Round(2, ("c",), (), ()))
+    write_rounds(tmp_path, "f", rounds)
+    assert read_rounds(tmp_path, "f") == rounds
+    with pytest.raises(PlanMismatch, match="belongs to another plan"):
+        read_rounds(tmp_path, "g")
+    file = tmp_path / "rounds.json"
+    file.write_text(file.read_text().replace('"pgd"', '"bim"'))
+    with pytest.raises(PlanMismatch, match="was altered"):
+        read_rounds(tmp_path, "f")
+    file.write_text("{")
+    with pytest.raises(PlanMismatch, match="cannot be read"):
+        read_rounds(tmp_path, "f")
+
+
+OPTIONS = {
+    "suite": "adaptive", "n": 6, "eps": 2 / 255,
+    "settings": [f"{s}.n_iter=2" for s in ("rescaled-ce", "float64-ce", "apgd-margin", "apgd-dlr", "apgd-t", "apgd-ce-100")]
+    + ["pgd-100.steps=2", "fab-t.n_iter=2", "square.n_queries=5"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def _cheap(monkeypatch):
+    """Rounds of few iterations; controls have their own test."""
+    asked = execution.next_round
+
+    def shorter(results, **options):
+        found = asked(results, **options)
+        fewer = {"n_iter": 2, "n_restarts": 1}
+        return found and replace(found, steps=tuple(replace(s, params={**s.params, **fewer}) for s in found.steps))
+
+    monkeypatch.setattr(execution, "next_round", shorter)
+    monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])
+    monkeypatch.setattr(execution, "binarised", lambda plan, prepared: [])
+
+
+@pytest.mark.usefixtures("_cheap")
+def test_a_resumed_run_keeps_its_rounds_and_ends_the_same(tmp_path):
+    whole = runner.run("undefended", out=tmp_path / "whole", **OPTIONS)
+    assert [s.name for s in whole.results.plan.steps][-1] == "doubled-2-check"
+    assert whole.results.missing == 0
+    stopped = runner.run("undefended", out=tmp_path / "part", budget=Budget(passes=200), **OPTIONS)
+    assert stopped.results.missing > 0
+    assert stopped.results.plan.rounds == ()
+    assert stopped.verdict.outcome != "upheld"
+    again = runner.run("undefended", out=tmp_path / "part", **OPTIONS)
+    assert again.results.plan.rounds == whole.results.plan.rounds
+    assert read_plan(tmp_path / "part").steps == again.results.plan.steps
+    np.testing.assert_array_equal(again.results.p_worst, whole.results.p_worst)
+    decided = (tmp_path / "part" / "rounds.json").read_text()
+    for unit in (tmp_path / "part" / "units").glob("*doubled*"):
+        unit.unlink()
+    runner.run("undefended", out=tmp_path / "part", **OPTIONS)
+    assert (tmp_path / "part" / "rounds.json").read_text() == decided
+    said = json.loads((tmp_path / "part" / "plan.json").read_text())
+    assert "doubled-2-check" not in [s["name"] for s in said["steps"]]  # the plan is what was asked for
+
+
+class Rounded(torch.nn.Module):
+    """A quantiser in the forward pass of a module that says nothing of it."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(torch.round(x * 15) / 15)
+
+
+@pytest.mark.slow
+def test_an_undeclared_quantiser_is_found_and_broken_by_the_rules_alone(tmp_path, monkeypatch):
+    from defenses.base import NetworkDefense
+
+    load = NetworkDefense.load
+    monkeypatch.setattr(NetworkDefense, "load", lambda self, c: Rounded(load(self, c)).eval())
+    monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])  # these would be rounded, too
+    audit = runner.run("undefended", out=tmp_path, suite="adaptive", n=24, eps="16/255", claim_robust=0.8)
+    assert audit.results.named("bim-20")[0].broken.mean() < 0.2  # what cross-entropy alone finds
+    assert float(audit.adaptive.accuracy) <= 0.05
+    assert audit.verdict.outcome == "refuted"
