@@ -18,6 +18,7 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -150,7 +151,7 @@ def _typed(where: str, table: Mapping[str, Any], known: Mapping[str, str], folde
         fits = isinstance(value, TYPES[kind]) and (kind == SWITCH or not isinstance(value, bool))
         if not fits or (kind == LIST and not all(isinstance(item, str) for item in value)):
             raise BadInput(f"{where} has {key} = {value!r}, expected {kind}; type {key} = {EXAMPLES[kind]}")
-        found[key] = folder / Path(value).expanduser() if kind == PATH else value
+        found[key] = Path(os.path.normpath(folder / Path(value).expanduser())) if kind == PATH else value
     return found
 
 
