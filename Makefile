@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: audit test slow bench check clean
+.PHONY: audit test slow guard bench check clean
 
 audit: $(VENV)/installed
 	$(BIN)/python -m audit run --defense super_fitting --suite adaptive
@@ -13,6 +13,9 @@ test: $(VENV)/installed-dev check
 
 slow: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadscope
+
+guard: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m audit ci --config reports/baselines/audit.toml
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmark

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from audit import execution, runner
 from audit.baselines import comparable, read_baseline
@@ -15,6 +14,7 @@ from audit.engine import Watcher
 from audit.errors import AuditError, BadInput
 from audit.guard import Entry, examine, failed, slug, update
 from audit.ledger import Ledger
+from audit.models.preprocessing import typed
 from audit.plan import Plan
 from audit.regression import refuse_what_differs
 from audit.summary import Audit, load_run
@@ -50,7 +50,7 @@ def _audited(
     config: Config, model: Model, watching: Watching, *, updating: bool, retry_errors: bool
 ) -> tuple[Audit, int, int]:
     """See `finish`. What may not be compared is said before hours of attacks."""
-    prepared = prepare(model.defense, model.options)
+    prepared = _prepared(model)
     if model.baseline is not None and not updating:
         refuse_what_differs(read_baseline(model.baseline).comparable, comparable(prepared.plan))
     run_dir = directory(config.cache, model.name, prepared.plan)
@@ -61,14 +61,11 @@ def _audited(
     return found
 
 
-def prepare(model: str, options: Mapping[str, Any]) -> runner.Prepared:
-    """A guarded model, as `--defense` names it: the name of a defense, "module:attribute", or a model of a library or file.
-
-    options: of `audit.runner.prepare`. Raises the AuditError that says what is wrong with the input.
-    """
-    if not isinstance(model, str):
-        raise BadInput(f"the model is {type(model).__name__}, expected the name of a defense or module:attribute")
-    return runner.prepare(model, **options)
+def _prepared(model: Model) -> runner.Prepared:
+    """The plan of a guarded model; what the file says of its preprocessing is read as the flags of `audit run` are."""
+    options = dict(model.options)
+    flags = {name: options.pop(name, None) for name in ("mean", "std", "resize", "value_range")}
+    return runner.prepare(model.defense, preprocessing=typed(**flags), **options)
 
 
 def finish(

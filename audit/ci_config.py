@@ -18,6 +18,7 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,16 +49,17 @@ TYPES: dict[str, tuple[type, ...]] = {
 RUN_KEYS = {
     "suite": TEXT, "dataset": TEXT, "data": PATH, "data_dir": PATH, "download": SWITCH, "weights": PATH, "network": TEXT,
     "width": NUMBER, "n": WHOLE, "seed": WHOLE, "eps": RADIUS, "norm": TEXT, "device": TEXT, "batch_size": WHOLE,
+    "model_dir": PATH, "mean": TEXT, "std": TEXT, "resize": TEXT, "value_range": TEXT, "trait": LIST,
     "set": LIST, "claim": TEXT, "claim_robust": NUMBER, "claim_attack": TEXT, "claim_clean": NUMBER,
 }  # fmt: skip
 RULE_KEYS = {"max_drop": NUMBER, "alpha": NUMBER, "fail_on": LIST, "budget": TEXT, "budget_queries": WHOLE}
-OWN_KEYS = {"name": TEXT, "defense": TEXT, "baseline": PATH}
+OWN_KEYS = {"name": TEXT, "defense": TEXT, "model": TEXT, "baseline": PATH}
 CI_KEYS = {"cache": PATH, "out": PATH}
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model to guard. options: for `audit.runner.prepare`; time, passes: its budget, see `audit.budget`."""
+    """One model to guard. defense: what `--defense` or `--model` takes; options: for `audit.runner.prepare`; time, passes: its budget, see `audit.budget`."""
 
     name: str
     defense: str
@@ -116,8 +118,11 @@ def _model(path: Path, number: int, shared: Mapping[str, Any], entry: Any) -> Mo
     if not isinstance(entry, dict):
         raise BadInput(f"{where} is {entry!r}, expected a table; type [[models]]")
     found = _typed(where, {**shared, **entry}, OWN_KEYS | RUN_KEYS | RULE_KEYS, path.parent)
-    if "defense" not in found:
-        raise BadInput(f'{where} names no defense; type defense = "undefended" (see python -m audit list defenses)')
+    if ("defense" in found) == ("model" in found):
+        raise BadInput(
+            f'{where} names {"both a defense and a model" if "model" in found else "no defense"}; type defense = "undefended" '
+            '(see python -m audit list defenses) or model = "timm:resnet18"'
+        )
     fail_on = tuple(found.pop("fail_on", ("drop",)))
     try:
         check_reasons(fail_on)
@@ -126,15 +131,14 @@ def _model(path: Path, number: int, shared: Mapping[str, Any], entry: Any) -> Mo
     rules = Rules(found.pop("max_drop", Rules.max_drop), found.pop("alpha", Rules.alpha), fail_on)
     if "drop" in fail_on and "fail_on" in {**shared, **entry} and "baseline" not in found:
         raise BadInput(f'{where} fails on a drop and has no baseline; type baseline = "robust.json"')
-    defense = found.pop("defense")
+    defense = found.pop("defense", None) or found.pop("model")
     name, baseline = found.pop("name", defense), found.pop("baseline", None)
     budget = (found.pop("budget", None), found.pop("budget_queries", None))
     try:
         parse_budget(*budget)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
-    if "set" in found:
-        found["settings"] = tuple(found.pop("set"))
+    found |= {name: tuple(found.pop(key)) for key, name in (("set", "settings"), ("trait", "traits")) if key in found}
     return Model(name, defense, found, baseline, rules, *budget)
 
 
@@ -147,7 +151,7 @@ def _typed(where: str, table: Mapping[str, Any], known: Mapping[str, str], folde
         fits = isinstance(value, TYPES[kind]) and (kind == SWITCH or not isinstance(value, bool))
         if not fits or (kind == LIST and not all(isinstance(item, str) for item in value)):
             raise BadInput(f"{where} has {key} = {value!r}, expected {kind}; type {key} = {EXAMPLES[kind]}")
-        found[key] = folder / Path(value).expanduser() if kind == PATH else value
+        found[key] = Path(os.path.normpath(folder / Path(value).expanduser())) if kind == PATH else value
     return found
 
 

@@ -47,8 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def assert_robust(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Audit]:
     """A function that audits a model and fails the test where it is not as robust as it was, or as is claimed.
 
-    Its arguments: `model`, the name of a defense or "module:attribute" of one; `data`, the name of a data set, or the path of an
-    .npz or a folder of images; `claim`, a robust accuracy in [0,1] or the id of a printed claim; `suite`; `baseline`, a file
+    Its arguments: `model`, what `audit.run` takes: the name of a defense, "timm:NAME" and its like, "module:factory", or an nn.Module;
+    `data`, the name of a data set, the path of an .npz or of a folder of images, or a pair of images and labels; `claim`, a robust accuracy in [0,1] or the id of a printed claim; `suite`; `baseline`, a file
     beside the test that `--audit-update-baseline` writes; `max_drop`, `alpha`: see `audit.regression`; `fail_on`: verdicts
     that fail; and the options of `audit.run`. It returns the `Audit`. Runs are kept in pytest's cache, so
     that a model that did not change is not attacked again.
@@ -58,7 +58,7 @@ def assert_robust(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     updating = bool(request.config.getoption("--audit-update-baseline"))
 
     def check(
-        model: str, data: str | Path | None = None, *, claim: float | str | None = None, suite: str = "quick",
+        model: Any, data: Any = None, *, claim: float | str | None = None, suite: str = "quick",
         baseline: str | Path | None = None, max_drop: float = 0.01, alpha: float = 0.05,
         fail_on: tuple[str, ...] = ("refuted",), **options: Any,
     ) -> Audit:  # fmt: skip
@@ -74,28 +74,31 @@ def assert_robust(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         except AuditError as error:
             pytest.fail(str(error), pytrace=False)
         if failures:
-            pytest.fail("\n".join([f"{model} is not as robust as it should be:", *failures]), pytrace=False)
+            pytest.fail(
+                "\n".join([f"{found.results.plan.identity['defense']} is not as robust as it should be:", *failures]),
+                pytrace=False,
+            )
         return found
 
     return check
 
 
 def _examined(
-    model: str, options: dict[str, Any], baseline: Path | None, rules: Rules, runs: Path, updating: bool
+    model: Any, options: dict[str, Any], baseline: Path | None, rules: Rules, runs: Path, updating: bool
 ) -> tuple[Audit, tuple[str, ...]]:
     """The finished run, and why the test fails. Raises the AuditError that keeps it from being judged."""
-    from audit import ci, guard
+    from audit import ci, guard, runner
     from audit.baselines import comparable, read_baseline
     from audit.errors import BadInput
     from audit.regression import refuse_what_differs
     from audit.runner import Silent
 
-    prepared = ci.prepare(model, options)
+    prepared = runner.prepare(model, **options)
     if baseline is not None and not updating:
         if not baseline.exists():
             raise BadInput(f"there is no baseline {baseline}; type pytest --audit-update-baseline and commit it")
         refuse_what_differs(read_baseline(baseline).comparable, comparable(prepared.plan))
-    run_dir = ci.directory(runs, model, prepared.plan)
+    run_dir = ci.directory(runs, prepared.plan.identity["defense"], prepared.plan)
     found, _, _ = ci.finish(prepared, run_dir, lambda *_: nullcontext(Silent()))
     if baseline is not None and updating:
         guard.update(found, baseline)
@@ -108,10 +111,11 @@ def _claimed(claim: float | str | None) -> dict[str, Any]:
     return {"claim": claim} if isinstance(claim, str) else {"claim_robust": claim}
 
 
-def _images(data: str | Path | None) -> dict[str, Any]:
-    """A data set by its name, else the path of the images."""
+def _images(data: Any) -> dict[str, Any]:
+    """A data set by its name, else the images themselves or their path."""
     from audit import registry
 
     if data is None:
         return {}
-    return {"dataset": data} if data in registry.datasets.names() else {"data": data}
+    known = isinstance(data, str) and data in registry.datasets.names()
+    return {"dataset": data} if known else {"data": data}

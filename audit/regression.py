@@ -77,11 +77,11 @@ class Row:
         """What moved, by how much, and how sure."""
         if not (self.drop or self.lost or self.won):
             return f"{self.name}: {self.after.accuracy:.1%} as before"
-        low, high = (100 * -end for end in reversed(self.interval))
+        low, high = (_points(end) for end in reversed(self.interval))
         sure = "not the same images" if self.p is None else f"{self.lost} images lost, {self.won} won, p = {self.p:.2g}"
         return (
-            f"{self.name}: {self.before.accuracy:.1%} -> {self.after.accuracy:.1%}, {-100 * self.drop:+.1f} points "
-            f"[{low:+.1f}, {high:+.1f}], {sure}"
+            f"{self.name}: {self.before.accuracy:.1%} -> {self.after.accuracy:.1%}, {_points(self.drop)} points "
+            f"[{low}, {high}], {sure}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,6 +108,11 @@ class Comparison:
             "paired": self.paired, "max_drop": self.max_drop, "alpha": self.alpha, "regressed": bool(self.regressed),
             "rows": [row.to_dict() for row in self.rows], "notes": list(self.notes),
         }  # fmt: skip
+
+
+def _points(drop: float) -> str:
+    """A drop as the change in points: 0.035 is `-3.5`."""
+    return f"{round(-100 * drop, 1) + 0.0:+.1f}"  # + 0.0: no minus zero
 
 
 def compare(before: Baseline, after: Baseline, *, max_drop: float = MAX_DROP, alpha: float = ALPHA) -> Comparison:
@@ -200,5 +205,5 @@ def _notes(before: Baseline, after: Baseline, paired: bool, max_drop: float, alp
 
 def _recorded(side: Baseline) -> dict[str, Any]:
     """What may explain a difference, and does not forbid a comparison."""
-    told = ("command", "data_source")
-    return {name: value for name, value in side.record.items() if name not in told}
+    told = {name: value for name, value in side.record.items() if name not in ("command", "data_source")}
+    return {**told, "weights_sha256": str(told["weights_sha256"])[:12]}

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree as ET
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from audit import ci, execution, registry
+from audit import execution
 from audit.baselines import read_baseline
 from audit.ci_config import Model, read_config
 from audit.errors import BadInput
 from audit.guard import Rules
 from audit.ledger import Ledger
+from audit.summary import load_run
 from defenses.base import ZOO
-from defenses.undefended import UNDEFENDED
 from tests.test_cli import call
 from tests.test_guard import weaker
 
@@ -84,6 +82,7 @@ MODEL = '[[models]]\ndefense = "undefended"\n'
         ("[defaults]\nsuit = 'quick'", "[defaults] has the key 'suit': did you mean 'suite'?"),
         ("[defaults]\nbaseline = 'x.json'", "[defaults] has the key 'baseline'"),
         ("[[models]]\nsuite = 'quick'", 'models[1] names no defense; type defense = "undefended"'),
+        (MODEL + "model = 'timm:x'", "models[1] names both a defense and a model"),
         (MODEL + MODEL, "has several models named undefended; give each a name of its own"),
         (MODEL + "epz = 0.1", "models[1] has the key 'epz': did you mean 'eps'?"),
         (MODEL + "n = '200'", "models[1] has n = '200', expected a whole number; type n = 200"),
@@ -231,17 +230,30 @@ def test_updating_a_model_without_a_baseline_says_what_to_type(tmp_path, capsys)
     assert 'undefended has no baseline to update; type baseline = "robust.json" in' in capsys.readouterr().out
 
 
-# --- a model by its Python path
+# --- models of one's own
 
 
-def test_a_defense_is_found_by_its_python_path(monkeypatch):
-    module = ModuleType("mine")
-    module.DEFENSE = UNDEFENDED
-    monkeypatch.setitem(sys.modules, "mine", module)
-    monkeypatch.setattr(registry.defenses, "_targets", dict(registry.defenses._targets))
-    plan = ci.prepare("mine:DEFENSE", {"suite": "quick", "n": 4}).plan
-    assert plan.n == 4
-    with pytest.raises(BadInput, match=r"module mine has no 'OTHER': known are DEFENSE"):
-        ci.prepare("mine:OTHER", {})
-    with pytest.raises(BadInput, match="the model is int, expected the name of a defense"):
-        ci.prepare(3, {})
+def test_a_model_is_found_by_its_python_path_with_its_preprocessing(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\ndef build():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).eval()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    path = config(tmp_path, """
+        [[models]]
+        name = "linear"
+        model = "mine:build"
+        suite = "quick"
+        n = 4
+        mean = "0.5"
+        std = "0.25"
+        trait = ["stateful"]
+        baseline = "linear.json"
+    """)  # fmt: skip
+    assert call("ci", "--config", path, "--update-baselines", "--quiet") == 0
+    (entry,) = checks(tmp_path)["models"]
+    assert entry["run"]["defense"] == "mine:build"
+    plan = load_run(entry["run"]["path"]).results.plan
+    assert "stateful" in plan.identity["traits"]
+    assert plan.runtime["sources"]["declared"]["preprocessing"]["mean"] == [0.5]

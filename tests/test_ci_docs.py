@@ -1,0 +1,147 @@
+"""docs/ci.md and the files that CI systems run say what the code does."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from audit import runner
+from audit.ci_config import CI_KEYS, OWN_KEYS, RULE_KEYS, RUN_KEYS, read_config
+from audit.cli import app
+from audit.guard import REASONS
+from audit.options import FailOn
+
+ROOT = Path(__file__).parent.parent
+DOCS = (ROOT / "docs/ci.md").read_text()
+ACTION = (ROOT / ".github/actions/audit/action.yml").read_text()
+COMMANDS = [
+    found[1].strip()
+    for text in (DOCS, ACTION, (ROOT / "Makefile").read_text())
+    for line in text.splitlines()
+    if (found := re.match(r"^\s+(?:- |run: )?(?:OMP_NUM_THREADS=1 )?(?:\$\(BIN\)/)?(python -m audit [^#]*)", line))
+]
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)
+
+
+def test_the_commands_were_found():
+    assert len(COMMANDS) >= 9
+    kinds = {shlex.split(command)[3] for command in COMMANDS}
+    assert {"run", "baseline", "check", "ci"} <= kinds
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_parses(command):
+    words = shlex.split(command)[3:]
+    known = typer.main.get_command(app).commands[words[0]]
+    known.make_context(words[0], words[1:])  # raises for an unknown flag or a value that does not fit
+
+
+def test_the_toml_is_valid_and_shows_each_table(tmp_path):
+    (text,) = blocks("toml")
+    (tmp_path / "audit.toml").write_text(text)
+    read = read_config(tmp_path / "audit.toml")
+    assert [model.name for model in read.models] == ["plain", "trained"]
+    for model in read.models:
+        inspect.signature(runner.prepare).bind(model.defense, **model.options)
+
+
+def test_every_key_of_the_file_is_a_flag_or_is_explained():
+    run = typer.main.get_command(app).commands["run"]
+    flags = {option.lstrip("-").replace("-", "_") for p in run.params for option in p.opts}
+    assert set(RUN_KEYS) <= flags
+    for key in {*OWN_KEYS, *RULE_KEYS, *CI_KEYS} - flags - {"model"}:
+        assert f"`{key}`" in DOCS or f"\n{key} = " in DOCS, key
+    left = {
+        "defense",
+        "model",
+        "out",
+        "check",
+        "fail_on",
+        "budget",
+        "budget_queries",
+        "retry_errors",
+        "quiet",
+        "json",
+        "dry_run",
+        "help",
+    }
+    assert flags - left - {"q"} == set(RUN_KEYS)  # a new flag of run is a new key
+
+
+def test_the_options_of_the_file_fit_what_they_are_given_to():
+    known = set(inspect.signature(runner.prepare).parameters)
+    renamed = {"set": "settings", "trait": "traits"}
+    read_as_flags = {"mean", "std", "resize", "value_range"}
+    assert {renamed.get(key, key) for key in RUN_KEYS} - read_as_flags <= known
+
+
+def test_the_python_calls_the_fixture_as_it_is():
+    (text,) = blocks("python")
+    source = (ROOT / "audit/pytest_plugin.py").read_text()
+    taken = set(re.findall(r"^        (?:model|data)|\b(claim|suite|baseline|max_drop|alpha|fail_on)\b", source))
+    known = taken | set(inspect.signature(runner.prepare).parameters)
+    space: dict = {}
+    exec(text, space)
+    seen = []
+
+    class Found:
+        class clean:
+            accuracy = 0.9
+
+    def record(model, data=None, **options):
+        seen.append((model, set(options)))
+        return Found
+
+    for name, function in space.items():
+        if name.startswith("test_"):
+            function(record)
+    assert [model for model, _ in seen] == ["undefended", "pgd_at"]
+    assert all(options <= known for _, options in seen)
+
+
+def test_reasons_to_fail_are_one_list():
+    assert set(REASONS) == {str(reason) for reason in FailOn}
+
+
+# --- what is pasted into CI systems
+
+
+def test_no_input_reaches_a_shell_but_through_the_environment():
+    scripts = re.findall(r"^\s+run: (.*)$", ACTION, re.MULTILINE)
+    assert len(scripts) == 2
+    assert not any("${{" in script for script in scripts)
+    assert ACTION.count("shell: bash") == 2
+
+
+def test_units_and_results_are_kept_after_a_failure():
+    names = re.findall(r"- name: (Keep .*)\n\s+if: always\(\)", ACTION)
+    assert names == ["Keep finished units", "Keep the results"]
+    (gitlab,) = (text for text in blocks("yaml") if "image:" in text)
+    assert gitlab.count("when: always") == 2
+    assert "junit: audit-ci/junit.xml" in gitlab
+
+
+def test_the_workflow_uses_the_action_and_its_inputs():
+    (workflow,) = (text for text in blocks("yaml") if "runs-on" in text)
+    assert "/.github/actions/audit@" in workflow
+    declared = re.findall(r"^  ([a-z-]+):$", ACTION.split("runs:")[0], re.MULTILINE)
+    assert declared == ["config", "cache", "python-version", "install", "upload-sarif"]
+    used = re.findall(r"inputs\.([a-z-]+)", ACTION)
+    assert set(used) == set(declared)
+    assert "config: audit.toml" in workflow
+
+
+@pytest.mark.parametrize("name", ["baselines/audit.toml"])
+def test_the_zoos_guard_names_a_baseline_for_each_model(name):
+    read = read_config(ROOT / "reports" / name)
+    assert [model for model in read.models if model.baseline is None] == []
+    frozen = {path.name for path in (ROOT / "reports/baselines").glob("*.json")}
+    assert {model.baseline.name for model in read.models} == frozen
