@@ -22,6 +22,7 @@ from audit.commands.export import export
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
+from audit.commands.new_defense import new_defense
 from audit.commands.run import run
 from audit.commands.train import train
 from audit.errors import AuditError
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "leaderboard": leaderboard,
     "export": export,
+    "new-defense": new_defense,
     "baseline": baseline,
     "check": check,
     "ci": ci,
