@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from audit import runner
+from audit import execution, runner
 from audit.baselines import comparable, read_baseline
 from audit.budget import Budget, parse_budget
 from audit.ci_config import Config, Model
@@ -80,7 +80,7 @@ def finish(
     reused = _there(run_dir, prepared.plan)
     if not _whole(run_dir):
         with watching(prepared, run_dir) as watcher:
-            runner.execute(prepared, run_dir, watcher, budget)
+            execution.execute(prepared, run_dir, watcher, budget)
     found = load_run(run_dir)
     return found, sum(1 for _ in found.results.plan.units()), reused
 

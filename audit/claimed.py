@@ -9,19 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from audit import registry
-from audit.errors import BadInput, MissingDependency, UnknownName
+from audit.errors import BadInput, MissingDependency, UnknownName, Unsupported
 from audit.papers import PaperClaim, claims_of
 from audit.registry import closest
 from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
 from audit.types import Step
 
 UNNAMED = "unnamed"
-AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (("apgd-ce", {"n_iter": 100}), ("apgd-t", {}))
-REST_OF_AUTOATTACK = (
-    "of AutoAttack its two APGD attacks run here; --suite standard runs all four, or says which it leaves out"
-)
+AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("apgd-ce", {"n_iter": 100}), ("apgd-t", {}), ("fab-t", {}), ("square", {}),
+)  # fmt: skip
 STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4, and within 5 % TPAP's code, whose paper prints none
 STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
+UNSAID = {"cw": "it does not say which C&W attack", "targeted": "it does not say towards which class"}
 LENGTHS = ("steps", "n_iter", "n_queries")
 FEW = {step.attack: step.limit for step in SUITES["full"].steps if step.limit and step.scope != "control"}
 TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
@@ -40,10 +40,12 @@ def choose(
 ) -> Chosen:
     """The steps of a suite, with what the claim under audit asks for.
 
-    A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed" of
-    a defense that printed claims speak of runs all that those for this data set name, or for any if none is for it; where
-    none of these attacks can run, what the suite has.
-    Raises UnknownName, BadInput, and what loading an attack raises.
+    A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed"
+    of a defense that printed claims speak of runs all that those for this data set name, or for any if none is for it;
+    where none of these attacks can run, what the suite has. AutoAttack is its four parts, each on what those before it
+    left. The other suites keep the claimed steps of `audit.suites`, of AutoAttack at most two parts: time matters there.
+    Raises UnknownName, BadInput, Unsupported when suite "claimed" has no attack for the norm, and what loading an
+    attack raises.
     """
     steps = steps_for(suite, defense)
     claimed = tuple(step for step in steps if step.suite == "claimed")
@@ -51,10 +53,9 @@ def choose(
     if line is not None:
         runnable(line)
         claimed = tuple(_steps(line.attack, line.params, defense))
-        left_out = (REST_OF_AUTOATTACK,) if line.attack == "autoattack" else ()
     elif suite == "claimed":
         named, left_out = _named(defense, dataset, norm)
-        claimed = named or claimed
+        claimed = named or _fitting(claimed, defense, norm, joined=attack != UNNAMED)
     if attack != UNNAMED:
         claimed = _joined(claimed, typed(attack, defense))
     return Chosen((*claimed, *(step for step in steps if step.suite != "claimed")), left_out)
@@ -89,7 +90,7 @@ def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tup
     steps: tuple[Step, ...] = ()
     said: dict[tuple[str, str], str] = {}  # of one attack that cannot run for one reason, the first line
     for line in _lines(defense, dataset):
-        if not _timed(line) and any(step.attack == line.attack for step in steps):
+        if not _timed(line) and any(step.attack == line.attack and not step.after for step in steps):
             continue  # its length is not printed, and others print theirs
         obstacle = _obstacle(line, norm)
         if not obstacle and line.attack in FEW:
@@ -98,9 +99,18 @@ def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tup
             said.setdefault((line.attack, obstacle), f"the attack of claim {line.id} is left out: {obstacle}")
             continue
         steps = _joined(steps, _steps(line.attack, line.params, defense))
-        if line.attack == "autoattack":
-            said[line.attack, ""] = REST_OF_AUTOATTACK
     return tuple(sorted(steps, key=_length)), tuple(said.values())
+
+
+def _fitting(claimed: tuple[Step, ...], defense: str, norm: str, *, joined: bool) -> tuple[Step, ...]:
+    """The steps, some of which support the norm; Unsupported otherwise, unless a typed attack is to join them."""
+    norms = sorted({known for step in claimed for known in registry.attacks.load(step.attack).norms})
+    if norm in norms or joined:
+        return claimed
+    raise Unsupported(
+        f"the claims on {defense} name no attack that runs under {norm}, this suite's are for {', '.join(norms)}; type "
+        f"--norm {norms[0]}, or --suite adaptive --norm {norm}"
+    )
 
 
 def _lines(defense: str, dataset: str) -> list[PaperClaim]:
@@ -137,10 +147,10 @@ def _obstacle(line: PaperClaim, norm: str) -> str:
     except MissingDependency as error:
         return str(error)
     except UnknownName:
-        return f"there is no attack {line.attack!r} here"
+        return UNSAID.get(line.attack, f"there is no attack {line.attack!r} here")
     unknown = sorted(set(line.params) - set(known.defaults))
     if unknown:
-        return f"attack {line.attack} has no option {unknown[0]!r}"
+        return UNSAID.get(unknown[0], f"attack {line.attack} has no option {unknown[0]!r}")
     return "" if norm in known.norms else f"attack {line.attack} supports {', '.join(known.norms)}, not {norm}"
 
 
@@ -169,8 +179,12 @@ def by_hand(line: PaperClaim, defense: str) -> str:
 
 def _steps(attack: str, params: Mapping[str, Any], defense: str) -> Iterator[Step]:
     if attack == "autoattack":
-        for part, own in AUTOATTACK:
-            yield from _steps(part, own, defense)
+        before: tuple[str, ...] = ()
+        for number, (part, own) in enumerate(AUTOATTACK, 1):
+            for step in _steps(part, own, defense):
+                whole = f"AutoAttack {number} of {len(AUTOATTACK)}"
+                yield replace(step, after=before, why=f"{whole}, on what is left") if before else step
+                before = (*before, step.name)
         return
     if "rel_stepsize" in registry.attacks.load(attack).defaults:
         params = {"rel_stepsize": STEP_SIZES.get(defense, STEP_SIZE), **params}
@@ -186,12 +200,22 @@ def _steps(attack: str, params: Mapping[str, Any], defense: str) -> Iterator[Ste
 
 
 def _joined(steps: tuple[Step, ...], more: Iterable[Step]) -> tuple[Step, ...]:
-    """Steps, and those of `more` that are not among them; of two with one name the second is numbered."""
+    """Steps, and those of `more` that are not among them; of two with one name the second is numbered.
+
+    An attack that is a part of AutoAttack and claimed by itself too runs by itself, on every image.
+    """
+    names: dict[str, str] = {}
     for step in more:
-        if any(_whole(step) == _whole(old) for old in steps):
+        same = next((old for old in steps if _whole(old) == _whole(step)), None)
+        if same is not None:
+            names[step.name] = same.name
+            alone = replace(same, after=same.after if step.after else ())
+            steps = tuple(alone if old is same else old for old in steps)
             continue
         twins = sum(old.name.startswith(step.name) for old in steps if old.attack == step.attack)
-        steps = (*steps, replace(step, name=f"{step.name}-{twins + 1}") if twins else step)
+        names[step.name] = f"{step.name}-{twins + 1}" if twins else step.name
+        after = tuple(names.get(part, part) for part in step.after)
+        steps = (*steps, replace(step, name=names[step.name], after=after))
     return steps
 
 

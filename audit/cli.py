@@ -1,7 +1,8 @@
 """The command line: flags in, one sentence for every mistake, exit codes that scripts can rely on.
 
 Exit codes: 0 the audit finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify`
-found a bad, missing or damaged unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted.
+found a bad, missing or damaged unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak;
+2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
 from audit.commands.new_defense import new_defense
 from audit.commands.run import run
+from audit.commands.test_attack import attack_test
 from audit.commands.train import train
 from audit.errors import AuditError
 from audit.misuse import Commands, Misuse, sentence
@@ -41,6 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": baseline,
     "check": check,
     "ci": ci,
+    "test-attack": attack_test,
     "doctor": doctor,
 }
 

@@ -22,6 +22,7 @@ from adapters.probe import AllBroken, Probe
 from audit import registry
 from audit.attacks.common import checked
 from audit.budget import Budget
+from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
 from audit.errors import AuditError
 from audit.gates import adapt, bare_network, deterministic
@@ -66,6 +67,7 @@ class LocalEngine:
     """One process, one unit after the other, in the plan's order.
 
     clean, best: P(correct) of each clean image and of its worst image so far, by the selecting draws: float32 (n,).
+    standing: for each step, what it attacked without returning a success: bool (n,).
     """
 
     def __init__(self, plan: Plan, target: Target, ledger: Ledger, budget: Budget | None = None) -> None:
@@ -75,6 +77,7 @@ class LocalEngine:
         self.best: NDArray[np.float32] = np.zeros(plan.n, np.float32)
         self.clean = self.best.copy()
         self.bare_correct: NDArray[np.bool_] = np.zeros(plan.n, bool)
+        self.standing = {step.name: self.bare_correct.copy() for step in plan.steps}
         self.bare = bare_network(target.model) if any(step.transfers for step in plan.steps) else None
 
     @property
@@ -106,6 +109,7 @@ class LocalEngine:
     def extend(self, plan: Plan) -> None:
         """Go on with a plan that has more steps behind the present ones."""
         self.plan = plan
+        self.standing |= {step.name: np.zeros(plan.n, bool) for step in plan.steps if step.name not in self.standing}
 
     def _account(self, unit: Unit, arrays: Arrays) -> None:
         ids = arrays["ids"]
@@ -113,7 +117,10 @@ class LocalEngine:
         if unit.step is None:
             self.clean[ids] = self.best[ids] = arrays["p_select"]
             self.bare_correct[ids] = arrays["bare_correct"]
-        elif self.plan.steps[unit.step].scope != "control":
+            return
+        step = self.plan.steps[unit.step]
+        self.standing[step.name][ids] = held(arrays)
+        if step.scope != "control":
             self.best[ids] = np.fmin(self.best[ids], arrays["p_select"])
 
     def _size(self, unit: Unit) -> int:
@@ -126,6 +133,8 @@ class LocalEngine:
         pool = self.alive if step.scope == "survivors" else self.clean > DONE
         if step.transfers and step.scope == "all":
             pool |= self.bare_correct  # the bare network's own row counts these
+        if (left := left_by(step.after, self.standing)) is not None:
+            pool = left
         chosen = np.flatnonzero(pool)[: step.limit]
         rows = self.plan.rows(unit.shard)
         return chosen[(chosen >= rows.start) & (chosen < rows.stop)]
@@ -174,7 +183,7 @@ class LocalEngine:
             stop_early=step.scope != "all", replay=self.replay,
             beat=lambda: watcher.beat(int(probe.forwards.sum())),
         )  # fmt: skip
-        returned = _call(step, probe, x, y, threat, seed) if len(rows) else _Returned()
+        returned = call(step, probe, x, y, threat, seed) if len(rows) else Returned()
         usable = torch.ones(len(rows), dtype=torch.bool, device=x.device)
         if returned.images is not None:
             usable = torch.isfinite(returned.images).flatten(1).all(1)
@@ -198,7 +207,7 @@ class LocalEngine:
 
 
 @dataclass(frozen=True)
-class _Returned:
+class Returned:
     """What an attack gave back; no images where it ended early or failed. minimal: it looked for the nearest ones."""
 
     images: Tensor | None = None
@@ -212,7 +221,8 @@ def _why(nan_images: int, failed: int) -> str | None:
     return f"the defense returned NaN or infinite logits for {failed} adversarial candidates" if failed else None
 
 
-def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> _Returned:
+def call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> Returned:
+    """Run a step's attack on a probe. What it raises is kept as a sentence: a crash is for the caller to count."""
     try:
         attack = registry.attacks.load(step.attack)
         with warnings.catch_warnings(record=True) as said:  # a library's warning is for the log, and stops no attack
@@ -220,17 +230,17 @@ def _call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, s
             found = attack(probe, x, y, threat, seed=seed, **step.params)
         for message in {str(warning.message) for warning in said}:
             log.info("%s warned: %s", step.name, message)
-        return _Returned(
+        return Returned(
             checked(step.attack, found, x), attack.kind == "minimal"
         )  # third parties need not use our wrapper
     except AllBroken:
-        return _Returned()
+        return Returned()
     except Exception as error:
         if isinstance(error, AuditError):
             log.warning("%s: %s", step.name, error)
         else:
             log.exception("%s failed", step.name)
-        return _Returned(error=f"{type(error).__name__}: {error}")
+        return Returned(error=f"{type(error).__name__}: {error}")
 
 
 def _thin(trace: Sequence[tuple[float, ...]]) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from adapters.parts import last_network
 from audit import registry
 from audit.errors import BadModel
 from audit.examination import borrowed, examine
-from audit.examination.cuts import gradient_at
+from audit.examination.structure import gradient_at
 from audit.oracle import check_logits, check_mode
 from audit.rng import Stream
 from audit.types import BARE, AdapterSpec, Step, ThreatModel
@@ -167,4 +167,5 @@ def fingerprint_model(model: nn.Module) -> str:
 
 def deterministic(profile: Mapping[str, Any], traits: frozenset[str]) -> bool:
     """May a repeated question be answered from memory? Only if nothing random or stateful is declared or seen."""
-    return not traits & {"stochastic", "stateful"} and profile["max_draw_difference"] == 0
+    quiet = profile["max_draw_difference"] == 0 and not profile.get("stateful", False)
+    return quiet and not traits & {"stochastic", "stateful"}

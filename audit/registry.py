@@ -117,6 +117,7 @@ attacks: Registry[Any] = Registry(
         "an-pgd": f"{_OWN}.an_pgd:an_pgd",
         "fwa": f"{_OWN}.fwa:fwa",
         "nes": f"{_OWN}.nes:nes",
+        "pgd-margin": f"{_OWN}.pgd_margin:pgd_margin",
         "random-search": f"{_OWN}.random_search:random_search",
         "rays": f"{_OWN}.rays:rays",
         "st-adv": f"{_OWN}.st_adv:st_adv",

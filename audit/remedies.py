@@ -26,13 +26,15 @@ MOST_DRAWS = 40
 CONVERGED = "nothing that asks for another attack; it remains to see whether more steps break more"
 SATURATED = ("vanishing_gradient", "saturated_softmax")
 HIDDEN = (
-    "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "quantised_output", "softmax_output",
-    "zero_gradient_in_attack", "gradient_replaced",
+    "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "exploding_gradient", "quantised_output",
+    "softmax_output",
 )  # fmt: skip
 OUTDONE = (
     "black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative", "larger_eps_does_not_help",
     "unstable_predictions",
 )  # fmt: skip
+ROUGH = ("masked_gradient", "unstable_gradient")
+ANSWERS = ("dynamic", "quantised_output", "declared_test_time_optimisation")
 UNFINISHED = ("incomplete_optimisation",)
 
 
@@ -182,9 +184,17 @@ def noisy_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     return because, [_step(f"eot{wanted}-margin", "apgd-margin", (*rest, spec), f"the mean over {wanted} draws")]
 
 
-def dynamic_defense(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
-    """A defense that optimises at test time: decisions alone, which no purifier hides."""
-    because = evidence.raised("dynamic", "declared_test_time_optimisation")
+def false_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A gradient that is not the slope of the loss: slopes from scores."""
+    because = evidence.raised(*ROUGH)
+    if not because:
+        return NOTHING
+    return because, [_step("nes", "nes", evidence.through(), "slopes from scores, over a radius")]
+
+
+def decisions(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A defense that optimises at test time, or rounds its logits: decisions alone, which neither hides."""
+    because = evidence.raised(*ANSWERS)
     if not because or evidence.stochastic:
         return NOTHING
     step = _step("rays", "rays", (), "decisions alone, end to end; 50 images", n_queries=1000)
@@ -206,10 +216,8 @@ def outdone_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
 def saturated_loss(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     """Cross-entropy that vanishes: Carlini and Wagner's margin, in steps of fixed size."""
     because = evidence.raised(*SATURATED)
-    attack = {"L2": "cw-l2"}.get(evidence.results.plan.threat.norm)
-    if not because or attack is None or evidence.stochastic:
-        return NOTHING
-    return because, [_step("cw", attack, evidence.view, "Carlini and Wagner's margin")]
+    attack = {"L2": "cw-l2"}.get(evidence.results.plan.threat.norm, "pgd-margin")
+    return because, [_step("cw", attack, evidence.view, "Carlini and Wagner's margin")] if because else []
 
 
 def more_steps(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
@@ -248,7 +256,8 @@ RULES: tuple[Rule, ...] = (
     saturated_loss,
     hidden_gradient,
     noisy_gradient,
-    dynamic_defense,
+    false_gradient,
+    decisions,
     outdone_gradient,
     more_steps,
 )

@@ -3,6 +3,8 @@
 A defense with a test-time part is attacked along two routes. *By transfer*: images are made against the bare network
 and then judged by the whole defense; that is how the papers measure, so the claimed steps take it. *End to end*: the
 attack sees the whole defense, through BPDA where a part has no useful gradient, and through EOT where it is random.
+The suites that carry AutoAttack's name run its parts end to end and nothing beside them, so that their figure is
+AutoAttack's; images by transfer and unrolling, without which no such defense is upheld, are for the other suites.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
 SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
-AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack, whole where that is possible
+AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and no more
 AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 FEWER_QUERIES = 1000
 GRADIENT_FREE = (
@@ -78,7 +80,8 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     as_claimed = [_by_transfer(s) for s in claimed] if nature.staged else claimed
     if not whole or nature == Nature():
         return (*as_claimed, *whole)
-    extra = (*_transfers(), *_unrolled(nature)) if nature.staged else ()
+    named = any(step.suite in AUTOATTACK_SUITES for step in whole)
+    extra = (*_transfers(), *_unrolled(nature)) if nature.staged and not named else ()
     return (*as_claimed, *_again(claimed, nature), *extra, *whole)
 
 
@@ -137,10 +140,13 @@ def _end_to_end(step: Step, nature: Nature) -> Step:
 def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
     """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first.
 
-    The targeted attack takes nine times as long as the others: it comes again only where a suite has it.
+    The targeted attack takes nine times as long as the others, and so do the later parts of AutoAttack, which are for
+    what the first leaves: they come again only where a suite has them.
     """
     done = {"apgd-t"}
     for step in claimed:
+        if step.after:
+            continue
         length = max(int(step.params.get(option, 1)) for option in ("steps", "n_iter"))
         if step.attack not in done and not (nature.stochastic and length > DEAR):
             done.add(step.attack)

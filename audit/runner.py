@@ -17,14 +17,12 @@ from audit.accepted import accepts, numbers
 from audit.budget import Budget
 from audit.claimed import UNNAMED, choose
 from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
-from audit.controls import run_controls
 from audit.device import exact, find_device
-from audit.diagnoses import FORWARD_SAMPLE
-from audit.engine import LocalEngine, Target, Watcher
+from audit.engine import Target, Watcher
+from audit.execution import execute
 from audit.filled import filled
-from audit.gallery import write_gallery
-from audit.gates import fingerprint_model, forward_mismatch, profile, staged
-from audit.ledger import Arrays, Ledger, write_json
+from audit.gates import profile, staged
+from audit.ledger import Arrays
 from audit.models.own import answers
 from audit.models.preprocessing import Preprocessing
 from audit.models.spec import Declared, usual_place
@@ -32,18 +30,13 @@ from audit.oracle import draws_for
 from audit.paired import FOLDER
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
-from audit.remedies import next_round
-from audit.results import read_results
 from audit.rng import derive_seed
-from audit.rounds import write_rounds
 from audit.rules import Nature, answered, fit, omitted
-from audit.runlog import logging_to
 from audit.settings import resolve_temperature
 from audit.sources import Sources, check_shape, command_line
 from audit.suites import get_suite
-from audit.summary import Audit, load_run
+from audit.summary import Audit
 from audit.types import ThreatModel, parse_eps
-from audit.verify import verify_images
 from audit.versions import versions
 from audit.weakened import weakened
 
@@ -191,42 +184,6 @@ def enter(prepared: Prepared, out: str | Path | None, *, retry_errors: bool = Fa
     if retry_errors:
         forget_errors(plan, run_dir)
     return run_dir, replace(prepared, plan=plan)
-
-
-def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget | None = None) -> Audit:
-    """Run what the directory lacks and what its results ask for, check the stored images again, and read the result.
-
-    Raises PlanMismatch when the directory holds another plan, CannotWrite.
-    """
-    plan = settle(prepared.plan, run_dir)
-    target, model = prepared.target, prepared.target.model
-    before = fingerprint_model(model)
-    ledger = Ledger(run_dir, plan.fingerprint)
-    with logging_to(run_dir / "run.log"):
-        plan = _rounds(LocalEngine(plan, target, ledger, budget), run_dir, watcher)
-        sample = target.x[:FORWARD_SAMPLE]
-        mismatch = forward_mismatch(model, plan.steps, sample, seed=derive_seed(plan.seed, "forward"))
-        verified = verify_images(plan, target, ledger)
-        unchanged = fingerprint_model(model) == before
-        write_gallery(run_dir / "gallery.npz", plan, target, ledger)
-        checks = {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified}
-        if get_suite(plan.identity["suite"]).controlled:
-            checks["controls"] = run_controls(plan, target.x.device)
-        write_json(run_dir / "checks.json", checks)
-    return load_run(run_dir)
-
-
-def _rounds(engine: LocalEngine, run_dir: Path, watcher: Watcher) -> Plan:
-    """Run the plan, then round after round of what the results ask for; the plan with all of them."""
-    engine.run(watcher)
-    while (found := next_round(read_results(run_dir))) is not None:
-        plan = engine.plan.extended(found)
-        write_rounds(run_dir, plan.fingerprint, plan.rounds)
-        log.info("round %d: %s", found.number, "; ".join(found.found))
-        watcher.extend(plan)
-        engine.extend(plan)
-        engine.run(watcher)
-    return engine.plan
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,7 @@ FULL_STEPS = (
     *ADAPTIVE_STEPS[:5],
     Step("a3", "a3", "full", params={"restarts": 5}, why="many directions to start in, cosine steps"),
     Step("an-pgd", "an-pgd", "full", why="PGD, then bisection towards the image"),
+    Step("pgd-margin", "pgd-margin", "full", why="PGD on Carlini and Wagner's margin"),
     Step("fab", "fab", "full", why="the nearest boundary, untargeted"),
     Step("cw-l2", "cw-l2", "full", why="Carlini and Wagner's margin, least L2"),
     Step(
@@ -170,14 +171,16 @@ SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
         Suite("quick", "a minute: CE attacks beside short rescaled-CE and margin attacks", QUICK_STEPS),
-        Suite("claimed", "the attacks of printed claims on the defense; else five on cross-entropy, step eps/10", CLAIMED_STEPS),
+        Suite("claimed", "the attacks of printed claims on the defense, AutoAttack as its four parts; else five on "
+              "cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS, UNBOUNDED), rounds=4, controlled=True),
         Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
               controlled=True),
         Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
-        Suite("standard", "AutoAttack's four, each on the survivors of the one before", STANDARD_STEPS),
+        Suite("standard", "AutoAttack's four end to end, each on the survivors of the one before, and nothing else",
+              STANDARD_STEPS),
         Suite("plus", "AutoAttack's six, with restarts: for a last word, at several times the cost", PLUS_STEPS),
         Suite("rand", "AutoAttack's two for random defenses, each step over 20 draws", RAND_STEPS),
     )

@@ -165,11 +165,12 @@ class Audit:
         return {
             "name": step.name, "attack": step.attack, "suite": step.suite, "scope": step.scope, "why": step.why,
             "adapters": [asdict(a) for a in step.adapters], "route": "transfer" if step.transfers else "end-to-end",
-            "params": dict(step.params), "eps": step.eps,
+            "params": dict(step.params), "eps": step.eps, "after": list(step.after),
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
-            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()), "messages": sorted(set(result.messages)), "done": result.done,
+            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()),
+            "messages": sorted(set(result.messages)), "done": result.done,
             "forwards": result.forwards, "backwards": result.backwards, "seconds": round(result.seconds, 3),
         }  # fmt: skip
 

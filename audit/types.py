@@ -138,6 +138,8 @@ class Step:
     way the papers measure); "survivors" attacks what no earlier step has broken and stops at the first success;
     "trial" tries an adapter on the first `limit` images, so that trials can be compared, and what it breaks counts;
     "control" has no say in the accuracy: it attacks `limit` images with radius `eps` and must break them all.
+    `after`: earlier steps of scope "all" of which this one is the continuation; it attacks only what none of the images
+    that they returned broke (`audit.cascade`), and its figure is that of all of them together.
     """
 
     name: str
@@ -149,6 +151,7 @@ class Step:
     eps: float | None = None
     limit: int | None = None
     why: str = ""
+    after: tuple[str, ...] = ()
 
     @property
     def transfers(self) -> bool:
@@ -156,12 +159,13 @@ class Step:
         return any(adapter.name == BARE for adapter in self.adapters)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """As plain data; `after` only where there is one, so that plans without cascades keep their fingerprint."""
+        return {name: value for name, value in asdict(self).items() if name != "after" or value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Step:
         adapters = tuple(AdapterSpec(a["name"], a["params"]) for a in data["adapters"])
-        return cls(**{**data, "adapters": adapters})
+        return cls(**{**data, "adapters": adapters, "after": tuple(data.get("after", ()))})
 
 
 @dataclass(frozen=True, slots=True)

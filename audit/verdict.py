@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audit.diagnoses.kind import kind_of_masking
 from audit.results import Bools, Floats, Results
 from audit.routes import end_to_end_ran
 from audit.stats import clopper_pearson, estimate, paired_interval, total
@@ -19,8 +20,24 @@ from audit.types import Claim, Diagnosis, Verdict
 
 OPEN = "the interval leaves both answers open; audit more images (a larger --n, or the whole test set)"
 OBSTACLES = frozenset(
-    {"run_integrity", "adapter_forward", "clean_accuracy_handshake", "weakened_attacks", "end_to_end"}
+    {
+        "run_integrity",
+        "adapter_forward",
+        "clean_accuracy_handshake",
+        "weakened_attacks",
+        "end_to_end",
+        "incomplete_optimisation",
+        "binarisation",
+        "too_few_classes",
+    }
 )
+KINDS = {
+    "dynamic": "dynamic: the defense takes gradients while it answers",
+    "shattered": "shattered: the gradient is missing or false",
+    "stochastic": "stochastic: the gradient is random",
+    "vanishing": "vanishing: the loss saturates",
+    "exploding": "exploding: the gradient overflows",
+}
 NAMES = {
     "vanishing_gradient": "vanishing gradients",
     "shattered_gradient": "shattered gradients",
@@ -52,7 +69,7 @@ def judge_claim(claim: Claim | None, results: Results, diagnoses: Sequence[Diagn
         return Verdict("inconclusive", (f"no claim to judge: {_why_no_claim(results)}",), unknown)
     found = _measured(claim, results) if claim.basis == "measured" else _stated(claim, results)
     if found.refuted and not found.doubts and _intact(results, diagnoses):
-        return Verdict("refuted", (f"Refuted: {found.numbers}", *_causes(diagnoses)), unknown)
+        return Verdict("refuted", (f"Refuted: {found.numbers}", *_masking(results), *_causes(diagnoses)), unknown)
     obstacles = _obstacles(found, results, diagnoses)
     if obstacles or not found.upheld:
         return Verdict("inconclusive", (f"Inconclusive: {found.numbers}", *obstacles), unknown)
@@ -212,6 +229,11 @@ def _obstacles(found: Comparison, results: Results, diagnoses: Sequence[Diagnosi
         obstacles.append(f"{results.missing} units of the plan have not run")
     said = {"flagged": "", "not_measured": " was not measured"}
     return obstacles + [f"{d.name}{said[d.status]}: {d.sentence}" for d in diagnoses if d.blocking and d.status in said]
+
+
+def _masking(results: Results) -> list[str]:
+    kind = kind_of_masking(results)
+    return [f"gradient masking, {KINDS[kind]}"] if kind else []
 
 
 def _causes(diagnoses: Sequence[Diagnosis]) -> list[str]:

@@ -47,10 +47,19 @@ def _measured(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """The accuracy under the very attack of a claim, by its route; of AutoAttack, what all four steps leave."""
     ran = [a for a in data["attacks"] if claim.get("route", "") in ("", a["route"])]
     if claim["attack"] == "autoattack":
-        whole = {a["attack"] for a in ran if a["suite"] == "standard" and a["done"] and not a["errors"]} >= AUTOATTACK
-        return _shown(percent(data["adaptive"]["accuracy"]), data["adaptive"]["interval"]) if whole else NOT_RUN
+        return _autoattack(data, ran)
     same = [a for a in ran if a["scope"] == "all" and _same(claim, a)]
     return _shown(attack_figure(same[0]), same[0]["interval"]) if same else NOT_RUN
+
+
+def _autoattack(data: Mapping[str, Any], ran: list[Mapping[str, Any]]) -> str:
+    """What the four parts leave together: as claimed, the figure of the last; in suite standard, the worst case."""
+    clean = [a for a in ran if a["done"] and not a["errors"]]
+    last = next((a for a in clean if a["attack"] == "square" and len(a.get("after", ())) == 3), None)
+    if last is not None and set(last["after"]) <= {a["name"] for a in clean}:
+        return _shown(attack_figure(last), last["interval"]) if last["accuracy"] is not None else NOT_RUN
+    whole = {a["attack"] for a in clean if a["suite"] == "standard"} >= AUTOATTACK
+    return _shown(percent(data["adaptive"]["accuracy"]), data["adaptive"]["interval"]) if whole else NOT_RUN
 
 
 def _same(claim: Mapping[str, Any], attack: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from audit import registry, runner
+from audit import execution, registry, runner
 from audit.gates import adapt
 from audit.types import ThreatModel
 
@@ -65,7 +65,7 @@ def main() -> None:
     prepared = runner.prepare("super_fitting", suite="adaptive", n=options.n, eps=options.eps)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        audit = runner.execute(prepared, Path(folder) / "run", runner.Silent())
+        audit = execution.execute(prepared, Path(folder) / "run", runner.Silent())
         ours_seconds = time.perf_counter() - started
         totals = audit.to_dict()["totals"]
     ours = totals["forwards"] + totals["backwards"]

@@ -15,6 +15,20 @@ PROFILE = {
     "n": N, "clean_correct": 900, "classes": 10, "logit_gap": 5.0, "zero_gradient": 0.0, "saturated": 0.0,
     "max_draw_difference": 0.0, "softmax_output": False,
 }  # fmt: skip
+HEALTHY = dict.fromkeys(("zero", "zero_in_ball", "bad", "zero_pixels"), 0.0)
+EXAMINED = {
+    "examined": 64, "random_by_seed": False, "repeats_correct": [58] * 5, "repeats_difference": 0.0, "dynamic": False,
+    "dynamic_in": [], "enables_gradients": False, "gradient_cut": False, "gradient_cut_at": [], "gradient_cut_shapes": {},
+    "front_at": [], "bare_network_at": None, "gradient_snr": None, "draws_for_snr": 1, "logit_range": [-21.6, 24.2],
+    "distinct_logits": 1.0, "logit_step": None,
+    "loss_gradients": dict.fromkeys(("ce", "ce-rescaled", "ce-float64", "margin", "dlr"), HEALTHY),
+    "softmax_saturated": 0.0, "ce_cosine_float64": 1.0, "ce_cosine_rescaled": 0.9,
+    "difference_cosine": {"0.001": 0.97, "0.1": 0.96}, "difference_ratio": {"0.001": 1.0, "0.1": 1.0},
+    "slope_agreement": 0.99, "loss_change": 0.05, "linearity_gap": {"0.01": 0.06, "0.1": 0.1, "1": 0.3},
+    "gradient_cosine": {"0.01": 0.9, "0.1": 0.87},
+    "eps_curve": [{"eps": e, "accuracy": a} for e, a in ((0.016, 0.6), (0.03, 0.3), (0.06, 0.0), (0.5, 0.0))],
+    "batch_difference": 3e-7, "batch_flips": 0.0, "state_changes": [], "state_drift": 0.0, "stateful": False,
+}  # fmt: skip
 CHECKS = {"forward_mismatch": {"rescaled-ce": 0.0}, "model_unchanged": True, "verified": 40, "rejected": 0}
 
 
@@ -44,7 +58,23 @@ def ran(name, broken=NONE, *, suite="adaptive", scope="survivors", attacked=None
     views = {"returned": (mask((0, 900), n=n) & ~returned).astype(np.float32)}
     far = np.full(n, np.nan, np.float32) if nearest is None else nearest
     return StepResult(
-        step, attacked, broken, returned, errors, errors, own, own, views, far, 1, 1, 0.0, messages, traced(zero), done
+        step,
+        attacked,
+        broken,
+        returned,
+        errors,
+        errors,
+        returned,
+        own,
+        own,
+        views,
+        far,
+        1,
+        1,
+        0.0,
+        messages,
+        traced(zero),
+        done,
     )
 
 
@@ -59,11 +89,22 @@ def control(broken=None, **changes) -> StepResult:
 
 
 def built(
-    *steps: StepResult, missing=0, checks=CHECKS, profile=None, expected=0.9, prediction=None, **identity
+    *steps: StepResult,
+    missing=0,
+    checks=CHECKS,
+    profile=None,
+    expected=0.9,
+    prediction=None,
+    examined=True,
+    **identity,
 ) -> Results:
-    """900 of 1,000 images are correct: the first 900."""
+    """900 of 1,000 images are correct: the first 900. examined: as runs are since release 0.1.0."""
     whole = {"n": N, "seed": 0, "batch_size": 250, "norm": "Linf", "eps": 8 / 255, "expected_clean_acc": expected}
-    plan = Plan({**whole, **identity}, tuple(s.step for s in steps), {**PROFILE, **(profile or {})})
+    plan = Plan(
+        {**whole, **identity},
+        tuple(s.step for s in steps),
+        {**PROFILE, **(EXAMINED if examined else {}), **(profile or {})},
+    )
     label = np.zeros(N, np.int64)
     seen = np.where(mask((0, 900)), 0, 1) if prediction is None else prediction
     right = seen == label

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from audit import ci, registry, runner
+from audit import ci, execution, registry
 from audit.baselines import read_baseline
 from audit.ci_config import Model, read_config
 from audit.errors import BadInput
@@ -166,7 +166,7 @@ def test_what_did_not_change_is_not_run_again(project, monkeypatch, capsys):
     def never(*_):
         raise AssertionError("nothing changed")
 
-    monkeypatch.setattr(runner, "execute", never)
+    monkeypatch.setattr(execution, "execute", never)
     assert call("ci", "--config", project / "audit.toml") == 0
     printed = capsys.readouterr().out
     assert printed.count("nothing changed: all 7 units were there") == 2
@@ -180,8 +180,8 @@ def test_what_did_not_change_is_not_run_again(project, monkeypatch, capsys):
 
 def test_a_changed_model_is_run_alone_and_its_drop_fails(project, monkeypatch, capsys):
     weaker(project / "net.pt")
-    ran, execute = [], runner.execute
-    monkeypatch.setattr(runner, "execute", lambda prepared, run_dir, *rest: ran.append(run_dir.name) or execute(prepared, run_dir, *rest))  # fmt: skip
+    ran, execute = [], execution.execute
+    monkeypatch.setattr(execution, "execute", lambda prepared, run_dir, *rest: ran.append(run_dir.name) or execute(prepared, run_dir, *rest))  # fmt: skip
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "step.md"))
     assert call("ci", "--config", project / "audit.toml") == 1

@@ -10,10 +10,12 @@ from torch import nn
 
 from adapters.probe import AllBroken, Probe
 from audit import registry
+from audit.attacks.own.a3 import USUAL, _directions, _observed
 from audit.attacks.own.common import steepest
 from audit.attacks.own.fwa import _Transport
 from audit.attacks.own.random_search import DRAWS
 from audit.attacks.own.st_adv import flowed, roughness
+from audit.attacks.rounds import Best
 from audit.errors import BadInput
 from audit.geometry import contains, distance, project
 from audit.rng import Stream
@@ -26,6 +28,7 @@ SHORT = {
     "an-pgd": {"steps": 4},
     "fwa": {"steps": 6},
     "nes": {"steps": 3, "pairs": 5},
+    "pgd-margin": {"steps": 4},
     "random-search": {"n_draws": 20},
     "rays": {"n_queries": 60},
     "st-adv": {"steps": 6},
@@ -166,6 +169,40 @@ def test_a3_gains_by_its_later_restarts():
     assert counts[1] > 0
 
 
+@pytest.mark.parametrize("signs", [(-1.0, 1.0), (1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_the_adaptive_weights_of_a3_have_the_size_and_the_signs_asked_for(signs, classes):
+    torch.manual_seed(0)
+    y, order = torch.zeros(200, dtype=torch.int64), torch.arange(1, classes).repeat(200, 1)
+    weights, many = _directions(y, order, 2, signs), classes / 10
+    assert weights[:, 3].tolist() == pytest.approx([0.8 * many * signs[1]] * 200)
+    own = signs[0] * weights[:, 0] / many
+    assert -0.1 <= float(own.min()) < -0.05
+    assert 0.45 < float(own.max()) <= 0.5
+    assert float(weights[:, 4:].abs().max()) <= 1
+
+
+def test_a3_takes_its_signs_from_the_directions_that_led_to_success():
+    model = TinyCNN()
+    x, y = images(model, 8)
+    broken = registry.attacks.load("pgd")(model, x, y, ThreatModel("Linf", 0.2), seed=0)
+    found = model(broken).argmax(1)
+    assert (found != y).any()
+    best, standing = Best(x, y), Best(x, y)
+    best.keep(broken, model(broken))
+    standing.keep(x, model(x))
+    weights = torch.zeros(8, 4).scatter(1, y[:, None], 0.5).scatter(1, found[:, None], -0.5)
+    weights = torch.where((found != y)[:, None], weights, -9.0)  # what failed has no say
+    assert _observed(model, y, weights, best) == (1.0, -1.0)
+    assert _observed(model, y, -weights, best) == (-1.0, 1.0)
+    assert _observed(model, y, weights, standing) == USUAL
+    for signs in ("fixed", "statistics"):
+        found = run("a3", model, x, y, restarts=3, signs=signs)
+        assert int((model(found).argmax(1) != y).sum()) >= 4
+    with pytest.raises(BadInput, match="'a3' has no signs 'statistic': did you mean 'statistics'"):
+        registry.attacks.load("a3").check({"signs": "statistic"})
+
+
 # --- an-pgd and rays
 
 
@@ -249,7 +286,17 @@ def test_only_a_flow_that_varies_is_rough():
     flow = torch.ones(1, 2, 4, 4)
     assert float(roughness(flow)) == pytest.approx(0, abs=0.01)
     flow[:, 0, :, 2:] += 3.0  # an edge of four pixels
-    assert float(roughness(flow)) == pytest.approx(12, abs=0.01)
+    assert float(roughness(flow)) == pytest.approx(24, abs=0.01)  # each pair of neighbours from both sides
+
+
+def test_the_flow_loss_is_that_of_the_paper():
+    flow = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    total = 0.0
+    for i, j in np.ndindex(3, 4):
+        for k, m in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+            if 0 <= k < 3 and 0 <= m < 4:
+                total += float((flow[0, :, i, j] - flow[0, :, k, m]).norm())
+    assert float(roughness(flow)) == pytest.approx(total, rel=1e-5)
 
 
 # --- fwa

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit import registry, runner
+from audit import execution, registry, runner
 from audit.budget import Budget
 from audit.diagnoses import diagnose
 from audit.diagnoses.settled import settled
@@ -206,15 +206,16 @@ OPTIONS = {
 @pytest.fixture
 def _cheap(monkeypatch):
     """Rounds of few iterations; controls have their own test."""
-    asked = runner.next_round
+    asked = execution.next_round
 
     def shorter(results):
         found = asked(results)
         fewer = {"n_iter": 2, "n_restarts": 1}
         return found and replace(found, steps=tuple(replace(s, params={**s.params, **fewer}) for s in found.steps))
 
-    monkeypatch.setattr(runner, "next_round", shorter)
-    monkeypatch.setattr(runner, "run_controls", lambda plan, device: [])
+    monkeypatch.setattr(execution, "next_round", shorter)
+    monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])
+    monkeypatch.setattr(execution, "binarised", lambda plan, prepared: [])
 
 
 @pytest.mark.usefixtures("_cheap")
@@ -256,7 +257,7 @@ def test_an_undeclared_quantiser_is_found_and_broken_by_the_rules_alone(tmp_path
 
     load = NetworkDefense.load
     monkeypatch.setattr(NetworkDefense, "load", lambda self, c: Rounded(load(self, c)).eval())
-    monkeypatch.setattr(runner, "run_controls", lambda plan, device: [])  # these would be rounded, too
+    monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])  # these would be rounded, too
     audit = runner.run("undefended", out=tmp_path, suite="adaptive", n=24, eps="16/255", claim_robust=0.8)
     assert audit.results.named("bim-20")[0].broken.mean() < 0.2  # what cross-entropy alone finds
     assert float(audit.adaptive.accuracy) <= 0.05

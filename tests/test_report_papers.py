@@ -57,6 +57,23 @@ def test_autoattack_is_measured_by_its_four_steps_and_by_no_fewer():
     assert beside(autoattack(*FOUR, wanted="transfer"))[0]["measured"] == "its attack was not run"
 
 
+def test_a_claimed_autoattack_is_measured_by_its_last_part_along_its_route():
+    names = [f"claimed-{name}" for name in FOUR]
+    steps = [
+        {**ran(attack, 0.6 - n / 10, route="transfer"), "name": names[n], "after": names[:n]}
+        for n, attack in enumerate(FOUR)
+    ]
+    data = {**report(claim("autoattack", route="transfer")), "attacks": steps}
+    assert beside(data)[0]["measured"] == "30.0% [20.0%, 40.0%]"
+    for damaged in (
+        {**data, "attacks": steps[:3]},
+        {**data, "attacks": [*steps[:2], {**steps[2], "errors": 1}, steps[3]]},
+        {**data, "attacks": [*steps[:3], {**steps[3], "after": []}]},
+        {**data, "paper_claims": [claim("autoattack", route="end-to-end")]},
+    ):
+        assert beside(damaged)[0]["measured"] == "its attack was not run"
+
+
 def test_an_attack_along_another_route_or_with_another_step_is_another_attack():
     data = report()
     data["attacks"] = [

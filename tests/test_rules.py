@@ -78,6 +78,24 @@ def test_a_purifier_gets_the_whole_of_autoattack_and_noise_what_it_can_bear():
     assert "step fab-t is left out: too dear through a purifier" in omitted(ADAPTIVE, PURIFIER)
 
 
+def test_who_types_autoattack_gets_its_parts_end_to_end_and_nothing_beside_them():
+    for suite in ("standard", "plus", "rand"):
+        for nature in (PURIFIER, NOISE, replace(NOISE, blind=True)):
+            fitted = fit(SUITES[suite].steps, nature)
+            assert {s.suite for s in fitted} == {suite}
+            assert not any(s.transfers or "unroll" in adapters(s) for s in fitted)
+
+
+def test_the_later_parts_of_a_claimed_autoattack_are_not_repeated_end_to_end():
+    steps = choose("adaptive", "tpap", "cifar10", "Linf", attack="autoattack").steps
+    for nature in (PURIFIER, NOISE):
+        fitted = {s.name: s for s in fit(steps, nature)}
+        assert fitted["claimed-square"].after == ("apgd-ce-100", "claimed-apgd-t", "claimed-fab-t")
+        assert fitted["claimed-square"].transfers
+        assert nature == NOISE or fitted["e2e-apgd-ce-100"].after == ()
+        assert not any(name.startswith("e2e-claimed") for name in fitted)
+
+
 def test_a_shortened_square_says_how_long_it_is_and_a_claimed_one_stays():
     suite = {s.name: s for s in fit(ADAPTIVE, NOISE)}
     assert suite["square"].why == "no gradient at all, 1,000 queries"

@@ -13,8 +13,9 @@ What is known of ART, and what is done about it here:
 
 Not registered: ART's AutoAttack is not AutoAttack (it holds DeepFool, not FAB); its DeepFool left 92 % of images of a
 saturated network uncrossed where foolbox's leaves none; its targeted attacks may return originals (#2256), so only
-untargeted ones are used; its Wasserstein attack overflows on its defaults, widens its ball while it runs, and where
-it was made to run, no image that it found was adversarial within 1.25 times the Linf distance to the boundary.
+untargeted ones are used, and `target` of C&W runs them on two logits (`audit.attacks.rounds.Toward`); its Wasserstein
+attack overflows on its defaults, widens its ball while it runs, and where it was made to run, no image that it found
+was adversarial within 1.25 times the Linf distance to the boundary.
 Importing ART creates the folder `~/.art`.
 """
 
@@ -22,19 +23,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from art.attacks import EvasionAttack
-from art.attacks.evasion.boundary import BoundaryAttack
-from art.attacks.evasion.hop_skip_jump import HopSkipJump
 from art.attacks.evasion.zoo import ZooAttack
 from torch import Tensor, nn
 
-from audit.attacks.art_cw import Linf, fewest, l2_passes, least, others
+from audit.attacks.art_cw import FIRST, Linf, fewest, l2_passes, least, others
 from audit.attacks.art_estimator import HALVINGS, Array, Estimator, Spent, Watched, each, pull_back, run, secure
-from audit.attacks.common import attack
+from audit.attacks.art_walks import Hop, Walk, walk
+from audit.attacks.common import attack, one_of
+from audit.attacks.rounds import TARGETS, best_of, class_by_class, in_rounds
 from audit.types import ThreatModel
 
 LIBRARY = "art"
@@ -57,19 +57,27 @@ def _zoo_cost(params: Mapping[str, Any]) -> tuple[int, int]:
     return int(params["search_steps"]) * int(params["steps"]) * (2 * int(params["parallel"]) + 1) + 4, 0
 
 
-@attack("cw-l2", library=LIBRARY, norms=("L2",), needs="gradient", kind="minimal", reference=CW, cost=_l2_cost)
+@attack(
+    "cw-l2", library=LIBRARY, norms=("L2",), needs="gradient", kind="minimal", reference=CW, cost=in_rounds(_l2_cost),
+    check=one_of("cw-l2", "target", TARGETS),
+)  # fmt: skip
 def cw_l2(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 100,
-    search_steps: int = 9, learning_rate: float = 0.01,
+    search_steps: int = 9, learning_rate: float = 0.01, target: str = "none",
 ) -> Tensor:  # fmt: skip
     """The nearest adversarial image in L2: squared distance plus a constant times the margin, in tanh space.
 
     9 searches for the constant and a learning rate of 0.01 as in the paper; 100 steps of line search each where the
     paper takes 1,000 to 10,000 of Adam. The result is pulled back along the line to the clean image by bisection.
     """
-    estimator = Estimator(model, x)
-    found, _ = least(estimator, x, y, np.full(len(x), 1e-3), steps=steps, searches=search_steps, rate=learning_rate)
-    return secure(model, x, pull_back(estimator, x, found, y, "L2"), y)
+
+    def attacked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        estimator = Estimator(model, x)
+        const = np.full(len(x), FIRST)
+        found, _ = least(estimator, x, y, const, steps=steps, searches=search_steps, rate=learning_rate)
+        return secure(model, x, pull_back(estimator, x, found, y, "L2"), y)
+
+    return best_of("cw-l2", class_by_class(attacked, model, x, y), model, x, y, target=target, nearest="L2")
 
 
 @attack("cw-l0", library=LIBRARY, norms=("L0",), needs="gradient", kind="minimal", reference=CW, cost=_l0_cost)
@@ -80,7 +88,8 @@ def cw_l0(
     """The adversarial image with the fewest changed values (of each channel): the paper's loop around the L2 attack.
 
     Each of up to `rounds` rounds fixes at most the `share` of the values left that matters least; the authors fix
-    fewer at a time and take 1,000 steps. 10 are affordable and found smaller changes than 20 here: they need to find a direction, not a distance.
+    fewer at a time and take 1,000 steps. 10 are affordable and found smaller changes than 20 here: they need to find a
+    direction, not a distance.
     """
     found = fewest(
         model, x, y, steps=steps, searches=search_steps, rounds=rounds, share=share, rate=learning_rate
@@ -90,11 +99,12 @@ def cw_l0(
 
 @attack(
     "cw-linf", library=LIBRARY, norms=("Linf",), needs="gradient", kind="minimal", reference=CW,
-    cost=lambda params: (2 * int(params["queries"]) + HALVINGS + 5, int(params["queries"])),
+    cost=in_rounds(lambda params: (2 * int(params["queries"]) + HALVINGS + 5, int(params["queries"]))),
+    check=one_of("cw-linf", "target", TARGETS),
 )  # fmt: skip
 def cw_linf(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 50,
-    queries: int = 10_000, learning_rate: float = 0.01,
+    queries: int = 10_000, learning_rate: float = 0.01, target: str = "none",
 ) -> Tensor:  # fmt: skip
     """The nearest adversarial image in Linf: what exceeds a limit tau, which shrinks, plus a constant times the margin.
 
@@ -103,7 +113,7 @@ def cw_linf(
     gradients; after `queries` the search ends. The nearest adversarial query is pulled back by bisection.
     """
 
-    def search(image: Tensor, label: Tensor) -> Watched:
+    def search(model: nn.Module, image: Tensor, label: Tensor) -> Watched:
         eye = Watched(model, image, label, "Linf", queries=queries, decision=False)
         inner = Linf(
             eye, learning_rate=learning_rate, max_iter=steps, initial_const=0.01, largest_const=LARGEST,
@@ -114,41 +124,11 @@ def cw_linf(
             run(inner, image, label)
         return eye
 
-    return secure(model, x, pull_back(Estimator(model, x), x, each(x, y, search), y, "Linf"), y)
+    def attacked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        found = each(x, y, partial(search, model))
+        return secure(model, x, pull_back(Estimator(model, x), x, found, y, "Linf"), y)
 
-
-def _starts(x: Tensor) -> Tensor:
-    """Images (100, c, h, w) to begin from: half uniform noise, half blocks of black and white from coarse to fine.
-
-    Many networks put all uniform noise into one class, so for images of that class noise is no start.
-    """
-    found = [torch.rand(50, *x.shape[1:])]
-    for size in (1, 2, 4, 8, 16):
-        blocks = (torch.rand(10, x.shape[1], size, size) < torch.rand(10, 1, 1, 1)).float()
-        found.append(nn.functional.interpolate(blocks, size=x.shape[2:]))
-    return torch.cat(found)
-
-
-class _Started:
-    """Keeps the start that it is given. ART asks again, in another batch, where rounding may answer differently; it
-    would then draw a start outside any seed."""
-
-    def _init_sample(self, x: Array, y: int, y_p: int, init_pred: int, adv_init: Array, *_: Any) -> tuple[Array, int]:
-        return adv_init.astype(np.float32), y_p
-
-
-_HopSkipJump = type("_HopSkipJump", (_Started, HopSkipJump), {})
-_Boundary = type("_Boundary", (_Started, BoundaryAttack), {})
-
-
-def _walk(eye: Watched, inner: EvasionAttack, image: Tensor, label: Tensor) -> Watched:
-    """Draw starts until one is adversarial, then run `inner` from the nearest one so far, until the queries are spent."""
-    with suppress(Spent):
-        while eye.reach == float("inf"):
-            eye.predict(_starts(image).numpy())
-        while True:
-            run(inner, image, label, x_adv_init=eye.nearest.cpu().numpy())
-    return eye
+    return best_of("cw-linf", class_by_class(attacked, model, x, y), model, x, y, target=target, nearest="Linf")
 
 
 @attack(
@@ -168,10 +148,10 @@ def hopskipjump(
     def search(image: Tensor, label: Tensor) -> Watched:
         eye = Watched(model, image, label, threat.norm, queries=queries, decision=True)
         norm = 2 if threat.norm == "L2" else np.inf
-        inner = _HopSkipJump(
+        inner = Hop(
             eye, norm=norm, max_iter=queries, init_eval=init_eval, max_eval=max(10_000, init_eval), verbose=False
         )
-        return _walk(eye, inner, image, label)
+        return walk(eye, inner, image, label)
 
     return secure(model, x, each(x, y, search), y)
 
@@ -192,10 +172,10 @@ def boundary(
 
     def search(image: Tensor, label: Tensor) -> Watched:
         eye = Watched(model, image, label, "L2", queries=queries, decision=True)
-        inner = _Boundary(
+        inner = Walk(
             eye, targeted=False, max_iter=queries, delta=orthogonal, epsilon=inward, verbose=False
         )  # fmt: skip
-        return _walk(eye, inner, image, label)
+        return walk(eye, inner, image, label)
 
     return secure(model, x, each(x, y, search), y)
 

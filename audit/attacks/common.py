@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from audit.registry import closest
 from audit.rng import Stream
 from audit.types import Norm, ThreatModel
 
+T = TypeVar("T")
 Function = Callable[..., Tensor]
 Cost = Callable[[Mapping[str, Any]], tuple[int, int]]
 Check = Callable[[Mapping[str, Any]], None]
@@ -117,6 +118,22 @@ def attack(
         return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach, check, fits)
 
     return wrap
+
+
+def choice(attack: str, option: str, value: str, known: Mapping[str, T]) -> T:
+    """What an option of several named values stands for. Raises BadInput with the nearest known value."""
+    if value not in known:
+        raise BadInput(f"attack {attack!r} has no {option} {value!r}: {closest(value, sorted(known))}")
+    return known[value]
+
+
+def one_of(attack: str, option: str, known: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
+    """The `check` of an attack with one option of several named values. It raises BadInput, as `choice` does."""
+
+    def check(params: Mapping[str, Any]) -> None:
+        choice(attack, option, params[option], known)
+
+    return check
 
 
 def margin_loss(logits: Tensor, y: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ import typer
 
 EPILOG = (
     "Exit codes: 0 finished, whatever the verdict; 1 --fail-on matched, an accuracy fell below its baseline, `verify` found a "
-    "bad, missing or damaged unit, or `doctor` a library that does not import; 2 bad input; 130 interrupted."
+    "bad, missing or damaged unit, `doctor` a library that does not import, or `test-attack` an attack that is too weak; "
+    "2 bad input; 130 interrupted."
 )
 
 

@@ -39,7 +39,7 @@ def diagnose(
     quiet: o.Quiet = False,
 ) -> None:
     """Run the diagnoses alone, on short attacks, and print each with its finding."""
-    from audit import display, runner
+    from audit import display, execution, runner
     from audit.live import LiveTable
     from audit.models import preprocessing
 
@@ -52,7 +52,7 @@ def diagnose(
     console = Console(quiet=quiet or as_json, stderr=as_json)
     costs = [forward + backward for forward, backward in display.costs(prepared.plan.steps)]
     with resumable("run the same command again to resume"), LiveTable(console, prepared.plan, costs) as watcher:
-        audit = runner.execute(prepared, run_dir, watcher)
+        audit = execution.execute(prepared, run_dir, watcher)
     if as_json:
         print(json.dumps([asdict(d) for d in audit.diagnoses], indent=1))
     elif not quiet:

@@ -117,7 +117,7 @@ def run(
 
 def _attacked(prepared: Prepared, place: Path, console: Console, allowance: Budget, run_dir: Path) -> Audit:
     """Run a plan in its directory under a live table. run_dir: that of the whole command, a reference's lies inside."""
-    from audit import display, runner
+    from audit import display, execution
     from audit.live import LiveTable
 
     console.print(display.heading(prepared.plan, place), soft_wrap=True)
@@ -126,7 +126,7 @@ def _attacked(prepared: Prepared, place: Path, console: Console, allowance: Budg
         resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
         LiveTable(console, prepared.plan, costs) as watcher,
     ):
-        return runner.execute(prepared, place, watcher, allowance)
+        return execution.execute(prepared, place, watcher, allowance)
 
 
 def _print_plan(prepared: Prepared, console: Console, *, as_json: bool) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from audit.results import Results, StepResult
-from audit.types import DiagnosisStatus
+from audit.rules import SCORES
+from audit.types import Diagnosis, DiagnosisStatus
 
 UNSATURATED = ("rescaled-ce", "float64-ce", "apgd-margin", "apgd-dlr", "apgd-t", "fab-t")
 BLACK_BOX = ("square",)
+ESTIMATORS = ("nes", "spsa")  # gradients from scores over a radius: they see neither a false gradient nor a rough loss
+BRIDGES = ("bpda", "front", "unroll")  # adapters that give a part another backward pass
+DECISIONS = ("rays", "hopskipjump", "boundary")
+NOT_EXAMINED = "this run directory is older than the measurement"
 ZERO_SHARE = 0.01  # more zero gradients than this are a finding, and a remedy has to stay below the same bar
 
 
@@ -16,6 +23,11 @@ def status(flagged: bool, *, resolved: bool = False) -> DiagnosisStatus:
     if not flagged:
         return "clear"
     return "resolved" if resolved else "flagged"
+
+
+def unmeasured(name: str, why: str, remedy: str, reference: str, threshold: float = 0.0, samples: int = 0) -> Diagnosis:
+    """What was not measured blocks nothing by itself: it is optional, has no meaning here, or is newer than the run."""
+    return Diagnosis(name, "not_measured", None, threshold, samples, why, remedy, False, reference)
 
 
 def ran_clean(result: StepResult) -> bool:
@@ -45,17 +57,53 @@ def effective(result: StepResult) -> bool:
     return bool(result.attacked.any()) and bool(result.broken[result.attacked].all())
 
 
+def controlled(results: Results) -> bool:
+    """An unbounded attack has run and broken every image."""
+    attacked, left = control_left(results)
+    return attacked > 0 and left == 0
+
+
 def remedied(results: Results) -> bool:
     """Losses that cannot saturate ran whole and without error, one at least had gradients, the control fell to zero."""
     ran = results.named(*UNSATURATED)
-    attacked, left = control_left(results)
-    controlled = attacked > 0 and left == 0
-    return all(map(ran_clean, ran)) and any(map(effective, ran)) and controlled
+    return all(map(ran_clean, ran)) and any(map(effective, ran)) and controlled(results)
+
+
+def estimated(results: Results) -> bool:
+    """Gradients estimated from scores, and Square, ran on the whole defense without error, and the control fell to zero."""
+    return ran_whole(results, ESTIMATORS) and ran_whole(results, BLACK_BOX) and controlled(results)
+
+
+def ran_whole(results: Results, attacks: tuple[str, ...]) -> bool:
+    """One of `attacks` has run on the whole defense, to its end and without error."""
+    return any(ran_clean(r) and r.step.attack in attacks and not r.step.transfers for r in results.counted)
+
+
+def through(results: Results) -> dict[str, bool]:
+    """What a part without a useful gradient asks for, and whether it ran without a crash."""
+
+    def any_step(fits: Callable[[StepResult], bool]) -> bool:
+        return any(ran_clean(r) and fits(r) for r in results.counted)
+
+    return {
+        "a step through BPDA or unrolling": any_step(lambda r: adapts(r, *BRIDGES)),
+        "a step made on the bare network": any_step(lambda r: adapts(r, "base", "inner")),
+        "Square end to end": ran_whole(results, BLACK_BOX),
+    }
+
+
+def white_box(results: Results) -> tuple[StepResult, ...]:
+    """The finished steps that follow the gradient of the whole defense and have a say in the accuracy."""
+    return tuple(
+        r
+        for r in results.counted
+        if r.done and not r.step.transfers and r.step.attack not in SCORES and r.attacked.any()
+    )
 
 
 def bridged(results: Results) -> bool:
     """An attack through BPDA or unrolling ran whole and without error, and had gradients or broke everything."""
-    return any(ran_clean(r) and effective(r) for r in results.counted if adapts(r, "bpda", "unroll"))
+    return any(ran_clean(r) and effective(r) for r in results.counted if adapts(r, *BRIDGES))
 
 
 def averaged(results: Results) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from audit.diagnoses.common import BLACK_BOX, adapts, averaged, ran_clean, status
-from audit.results import Results, StepResult
+from audit.diagnoses.common import averaged, status, through
+from audit.results import Results
 from audit.routes import end_to_end_ran
 from audit.types import Diagnosis
 
@@ -50,17 +50,6 @@ def _stochastic(results: Results) -> Needs:
     return {"a step that averages over draws (EOT)": averaged(results)}
 
 
-def _through(results: Results) -> Needs:
-    def any_step(fits: Callable[[StepResult], bool]) -> bool:
-        return any(ran_clean(r) and fits(r) for r in results.counted)
-
-    return {
-        "a step through BPDA or unrolling": any_step(lambda r: adapts(r, "bpda", "unroll")),
-        "a step made on the bare network": any_step(lambda r: adapts(r, "base")),
-        "Square end to end": any_step(lambda r: r.step.attack in BLACK_BOX and not adapts(r, "base")),
-    }
-
-
 def _no_attack_yet(_: Results) -> Needs:
     return {"attacks that know of it (there are none yet)": False}
 
@@ -69,8 +58,8 @@ ATHALYE = "Athalye et al. 2018, arXiv 1802.00420"
 UNKNOWN = (_no_attack_yet, "attack it by hand: no step here fits this trait", "Tramer et al. 2020, arXiv 2002.08347")
 RULES: dict[str, tuple[Callable[[Results], Needs], str, str]] = {
     "stochastic": (_stochastic, "run a step with the adapter eot, or with eot_iter above 1", f"{ATHALYE}, Sec. 4.2"),
-    "nondifferentiable": (_through, SURROGATE, f"{ATHALYE}, Sec. 4.1"),
-    "test_time_optimisation": (_through, SURROGATE, "Croce et al. 2022, arXiv 2202.13711"),
+    "nondifferentiable": (through, SURROGATE, f"{ATHALYE}, Sec. 4.1"),
+    "test_time_optimisation": (through, SURROGATE, "Croce et al. 2022, arXiv 2202.13711"),
     "rejects": (
         _no_attack_yet,
         "attack the detector and the classifier together by hand: no step here does, so surviving proves nothing",

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from audit.examination.behaviour import Memory, batches, rounding, seeded
 from audit.examination.borrowed import borrowed
-from audit.examination.cuts import cuts
 from audit.examination.draws import repeats, signal
-from audit.examination.dynamic import dynamic
+from audit.examination.frozen import Frozen
 from audit.examination.losses import margin
+from audit.examination.nearby import stability
+from audit.examination.reach import eps_curve, pixel_radius
+from audit.examination.slopes import differences
+from audit.examination.structure import cuts
+from audit.examination.vanishing import gradients
+from audit.examination.watched import dynamic
 from audit.rng import Stream, derive_seed
 from audit.types import ThreatModel
 
@@ -29,15 +36,35 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
     """Examine `model` on up to 64 images x (n, c, h, w) in [0,1] with labels y (n,): plain JSON.
 
     threat: the ball in which an attack may move; seed: of the defense's own randomness and of every random choice here.
-    The keys are those of the measurements: `repeats`, `dynamic`, `cuts`, `signal`.
+    The keys are those of the modules `behaviour`, `draws`, `watched`, `structure`, `vanishing`, `slopes`, `nearby`, `reach`,
+    and examined (the number of images). What a model has no answer to (a gradient that is cut, a copy in float64) is
+    None.
     """
     x, y = x[:SAMPLE], y[:SAMPLE]
-    found: dict[str, Any] = {"examined": len(x)}
-    with borrowed(model) as twin:
+    found = {"examined": len(x), **seeded(model, x, seed=derive_seed(seed, "seeded"))}
+    with borrowed(model) as twin, Stream(derive_seed(seed, "examination")):
+        memory = Memory(twin, x, seed=derive_seed(seed, "memory"))
         found |= repeats(twin, x, y, seed=derive_seed(seed, "repeats"))
-        with Stream(derive_seed(seed, "dynamic")):
-            found |= dynamic(twin, x[:FEW])
-        passes = 1 if found["repeats_difference"] == 0 else PASSES
-        found |= cuts(twin, x, y, seed=derive_seed(seed, "cuts"), passes=passes)
+        found |= dynamic(twin, x[:FEW])
+        random = found["repeats_difference"] > 0
+        found |= cuts(twin, x, y, seed=derive_seed(seed, "cuts"), passes=PASSES if random else 1)
         found |= signal(twin, x, y, margin, seed=derive_seed(seed, "signal"))
+        found |= _around(Frozen(twin, derive_seed(seed, "frozen")), x, y, threat)
+        found |= {"batch_difference": None, "batch_flips": None}
+        if not random:
+            found |= batches(twin, x, seed=derive_seed(seed, "batches"))
+        found |= memory.read()
     return found
+
+
+def _around(ask: Frozen, x: Tensor, y: Tensor, threat: ThreatModel) -> dict[str, Any]:
+    """What is measured at the images that are classified rightly, with the model's random numbers held still."""
+    with torch.no_grad():
+        logits = ask(x)
+    right = logits.argmax(1) == y
+    found, radius = rounding(logits), pixel_radius(threat, x)
+    x, y = x[right], y[right]
+    found |= gradients(ask, x, y, radius)
+    found |= differences(ask, x, y, radius)
+    found |= stability(ask, x, y, radius)
+    return found | eps_curve(ask, x, y, threat)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.examination.cuts import gradient_at
+from audit.examination.structure import gradient_at
 from audit.rng import Stream
 
 REPEATS = 5

@@ -8,26 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, LOSSES, TINY, Loss, ascent, choice, one_of, per_row, steepest
-from audit.geometry import distance, project
+from audit.attacks.common import attack, choice, one_of
+from audit.attacks.own.common import LIBRARY, LOSSES, TINY, pgd
+from audit.attacks.rounds import per_row
+from audit.geometry import distance
 from audit.types import ThreatModel
 
 
 def _cost(params: Mapping[str, Any]) -> tuple[int, int]:
     return int(params["steps"]) + 2 + int(params["bisections"]), int(params["steps"])
-
-
-def _pgd(
-    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, loss: Loss, steps: int, rel_stepsize: float
-) -> Tensor:
-    """The perturbation (n, c, h, w) of plain PGD from a random point of the ball."""
-    noise = 2 * torch.rand_like(x) - 1 if threat.norm == "Linf" else steepest(torch.randn_like(x), threat.norm)
-    z = project(x + threat.eps * noise, x, threat)
-    for _ in range(steps):
-        _, gradient = ascent(model, z, lambda logits: loss(logits, y))
-        z = project(z + rel_stepsize * threat.eps * steepest(gradient, threat.norm), x, threat)
-    return z - x
 
 
 def _bisect(
@@ -69,7 +58,7 @@ def an_pgd(
     The ray is searched up to eps where PGD fooled the model, else from eps to `widest` times eps. Points of it are
     clipped to the box. A gradient attack that stops at the ball reports "not broken"; this one says how far off it was.
     """
-    delta = _pgd(model, x, y, threat, choice("an-pgd", "loss", loss, LOSSES), steps, rel_stepsize)
+    delta = pgd(model, x, y, threat, choice("an-pgd", "loss", loss, LOSSES), steps, rel_stepsize) - x
     first = distance(x + delta, x, threat.norm)
     unit = delta / per_row(first.clamp_min(TINY), x)
 

@@ -1,21 +1,19 @@
-"""What our own attacks share: losses by name, gradients without NaN, steps and the best image so far."""
+"""What our own attacks share: losses by name, gradients without NaN, steps and projected gradient ascent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.attacks.common import margin_loss
-from audit.errors import BadInput
-from audit.registry import closest
-from audit.types import Norm
+from audit.attacks.rounds import per_row
+from audit.geometry import project
+from audit.types import Norm, ThreatModel
 
 LIBRARY = "ours"
-T = TypeVar("T")
 Loss = Callable[[Tensor, Tensor], Tensor]
 TINY = torch.finfo(torch.float32).tiny
 
@@ -25,27 +23,6 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 LOSSES: Mapping[str, Loss] = {"ce": _cross_entropy, "margin": margin_loss}
-
-
-def choice(attack: str, option: str, value: str, known: Mapping[str, T]) -> T:
-    """What an option of several named values stands for. Raises BadInput with the nearest known value."""
-    if value not in known:
-        raise BadInput(f"attack {attack!r} has no {option} {value!r}: {closest(value, sorted(known))}")
-    return known[value]
-
-
-def one_of(attack: str, option: str, known: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], None]:
-    """The `check` of an attack with one option of several named values. It raises BadInput, as `choice` does."""
-
-    def check(params: Mapping[str, Any]) -> None:
-        choice(attack, option, params[option], known)
-
-    return check
-
-
-def per_row(values: Tensor, like: Tensor) -> Tensor:
-    """values (n,) shaped to multiply with `like` (n, c, h, w)."""
-    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def ascent(model: nn.Module, z: Tensor, objective: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -69,16 +46,18 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     return scaled / per_row(length.clamp_min(TINY), gradient)
 
 
-class Best:
-    """The images with the highest margin so far: `x` (n, c, h, w), at first the clean ones."""
+def moved(z: Tensor, direction: Tensor, x: Tensor, threat: ThreatModel, rel_stepsize: float) -> Tensor:
+    """Images z (n, c, h, w) a step of `rel_stepsize` * eps up `direction`, back in the ball around x and the box."""
+    return project(z + rel_stepsize * threat.eps * steepest(direction, threat.norm), x, threat)
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self._y = x.clone(), y
-        self._margin = torch.full((len(x),), float("-inf"), device=x.device)
 
-    def keep(self, z: Tensor, logits: Tensor) -> None:
-        """Look at images z of which `logits` (n, k) are known."""
-        margin = margin_loss(logits.detach(), self._y).to(self._margin.dtype)
-        better = margin > self._margin  # false for NaN
-        self.x = torch.where(per_row(better, z), z.detach(), self.x)
-        self._margin = torch.where(better, margin, self._margin)
+def pgd(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, loss: Loss, steps: int, rel_stepsize: float
+) -> Tensor:
+    """Where plain PGD up `loss` ends, from a random point of the Linf ball or of the L2 sphere: (n, c, h, w)."""
+    noise = 2 * torch.rand_like(x) - 1 if threat.norm == "Linf" else steepest(torch.randn_like(x), threat.norm)
+    z = project(x + threat.eps * noise, x, threat)
+    for _ in range(steps):
+        _, gradient = ascent(model, z, lambda logits: loss(logits, y))
+        z = moved(z, gradient, x, threat, rel_stepsize)
+    return z

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, LOSSES, TINY, Best, ascent, choice, one_of, per_row
+from audit.attacks.common import attack, choice, one_of
+from audit.attacks.own.common import LIBRARY, LOSSES, TINY, ascent
+from audit.attacks.rounds import Best, per_row
 from audit.geometry import project
 from audit.types import ThreatModel
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from audit.attacks.common import attack, margin_loss
-from audit.attacks.own.common import LIBRARY, Best, steepest
-from audit.geometry import project
+from audit.attacks.own.common import LIBRARY, moved
+from audit.attacks.rounds import Best
 from audit.types import ThreatModel
 
 ROWS = 512  # images a query may hold, unless the batch alone holds more
@@ -59,7 +59,6 @@ def nes(
     z, best = x, Best(x, y)
     for _ in range(steps):
         best.keep(z, model(z))
-        direction = steepest(_slope(model, z, y, threat, pairs, sigma), threat.norm)
-        z = project(z + rel_stepsize * threat.eps * direction, x, threat)
+        z = moved(z, _slope(model, z, y, threat, pairs, sigma), x, threat, rel_stepsize)
     best.keep(z, model(z))
     return best.x

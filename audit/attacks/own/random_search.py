@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, TINY, choice, one_of, steepest
+from audit.attacks.common import attack, choice, one_of
+from audit.attacks.own.common import LIBRARY, TINY, steepest
 from audit.geometry import project
 from audit.types import Norm, ThreatModel
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from audit.attacks.common import attack
-from audit.attacks.own.common import LIBRARY, per_row
+from audit.attacks.own.common import LIBRARY
+from audit.attacks.rounds import per_row
 from audit.types import ThreatModel
 
 

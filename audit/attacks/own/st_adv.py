@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.attacks.common import attack, margin_loss
-from audit.attacks.own.common import LIBRARY, Best
+from audit.attacks.own.common import LIBRARY
+from audit.attacks.rounds import Best
 from audit.geometry import project
 from audit.types import ThreatModel
 
@@ -17,7 +18,8 @@ ROUNDING = 1e-8  # keeps the derivative of the square root finite where the flow
 def flowed(x: Tensor, flow: Tensor) -> Tensor:
     """Images x (n, c, h, w) read at their pixels' places plus `flow` (n, 2, h, w), columns first, in pixels.
 
-    The flow must be finite: torch's sampling reads memory at random where it is not. Between pixels it interpolates linearly (Eq. 1); beyond the edge the edge goes on.
+    The flow must be finite: torch's sampling reads memory at random where it is not. Between pixels it interpolates
+    linearly (Eq. 1); beyond the edge the edge goes on.
     """
     height, width = x.shape[2:]
     rows = torch.arange(height, device=x.device, dtype=x.dtype)[:, None] + flow[:, 1]
@@ -27,15 +29,21 @@ def flowed(x: Tensor, flow: Tensor) -> Tensor:
 
 
 def roughness(flow: Tensor) -> Tensor:
-    """How much the flow differs between neighbours: (n,). Each pair counts once, where Eq. 4 counts it from both sides."""
+    """The flow loss of Eq. 4, for a flow (n, 2, h, w): (n,).
+
+    The sum over pixels p, and over the neighbours q of each above, below, left and right, of
+    sqrt((u_p - u_q)^2 + (v_p - v_q)^2): every pair of neighbours counts twice. A pixel at the edge has fewer.
+    """
     down = (flow[:, :, 1:] - flow[:, :, :-1]).square().sum(1)
     across = (flow[:, :, :, 1:] - flow[:, :, :, :-1]).square().sum(1)
-    return sum(((part + ROUNDING).sqrt().flatten(1).sum(1) for part in (down, across)), flow.new_zeros(len(flow)))
+    pairs = sum(((part + ROUNDING).sqrt().flatten(1).sum(1) for part in (down, across)), flow.new_zeros(len(flow)))
+    return 2 * pairs
 
 
 @attack(
     "st-adv", library=LIBRARY, norms=("Linf",), needs="gradient", reach=2.5,
-    reference="Xiao et al. 2018, arXiv 1801.02612", cost=lambda params: (int(params["steps"]) + 1, int(params["steps"])),
+    reference="Xiao et al. 2018, arXiv 1801.02612",
+    cost=lambda params: (int(params["steps"]) + 1, int(params["steps"])),
 )  # fmt: skip
 def st_adv(
     model: nn.Module,
@@ -46,10 +54,12 @@ def st_adv(
     seed: int,
     steps: int = 100,
     lr: float = 0.05,
-    tau: float = 0.1,
+    tau: float = 0.05,
 ) -> Tensor:
-    """A smooth flow of pixels, found by Adam on the margin plus `tau` times the roughness of the flow.
+    """A smooth flow of pixels, found by Adam on the margin plus `tau` times the roughness of the flow (Eq. 2 to 4).
 
+    tau is the paper's 0.05, and Eq. 4 is taken as printed, but for 1e-8 that keeps its root differentiable where the
+    flow is flat.
     The paper bounds no norm. Here the moved image is clipped into the Linf ball before the model sees it, so that
     what counts is legal: a weaker attack than the paper's wherever an edge moves by more than eps. Each Adam step
     moves a pixel by about `lr` pixels. The paper uses L-BFGS, whose line search couples the images of a batch.

@@ -1,0 +1,38 @@
+"""Can the run's attack find an adversarial image that is certain to exist? Zimmermann et al. 2022."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from audit.diagnoses.common import status, unmeasured
+from audit.results import Results
+from audit.types import Diagnosis
+
+PASS = 0.95
+
+
+def binarisation(results: Results) -> Diagnosis:
+    """Flagged when even the best of the attacks that were tested fails: it tests the attack, not the defense.
+
+    Reads checks["binarisation"]: for each attack a mapping of name, attack, n, setup_failed, asr, interval, random_asr,
+    passed. To pass where a random attacker passes as well says nothing; to fail there says all the more.
+    """
+    name, remedy, reference = "binarisation", "a stronger attack: more steps, another loss, BPDA or EOT (audit test-attack tries one)", "Zimmermann et al. 2022, arXiv 2206.13991"  # fmt: skip
+    entries: Sequence[Mapping[str, Any]] = results.checks.get("binarisation") or ()
+    tested = [e for e in entries if int(e["n"]) > int(e["setup_failed"])]
+    telling = [e for e in tested if not e["passed"] or float(e["random_asr"]) < PASS]
+    if not telling:
+        why = (
+            "no test problem could tell an attack from random points"
+            if entries
+            else "the binarisation test has not run"
+        )
+        return unmeasured(name, why, remedy, reference, PASS)
+    best = max(telling, key=lambda e: (bool(e["passed"]), float(e["asr"])))
+    low, high = best["interval"]
+    return Diagnosis(
+        name, status(not best["passed"]), float(best["asr"]), PASS, int(best["n"]) - int(best["setup_failed"]),
+        f"of test problems that have an adversarial image by construction, {best['name']} solves {best['asr']:.1%} "
+        f"[{low:.1%}, {high:.1%}], a random attacker {best['random_asr']:.1%}", remedy, True, reference,
+    )  # fmt: skip

@@ -1,0 +1,86 @@
+"""From a plan to a finished run: its units, the rounds that its results ask for, and the last checks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from audit.binarisation.run import binarisation_test
+from audit.budget import Budget
+from audit.controls import main_attack, run_controls
+from audit.diagnoses import FORWARD_SAMPLE
+from audit.engine import LocalEngine, Watcher
+from audit.errors import AuditError
+from audit.gallery import write_gallery
+from audit.gates import deterministic, fingerprint_model, forward_mismatch
+from audit.ledger import Ledger, write_json
+from audit.plan import Plan, settle
+from audit.remedies import next_round
+from audit.results import read_results
+from audit.rng import derive_seed
+from audit.rounds import write_rounds
+from audit.runlog import logging_to
+from audit.suites import get_suite
+from audit.summary import Audit, load_run
+from audit.verify import verify_images
+
+if TYPE_CHECKING:
+    from audit.runner import Prepared
+
+log = logging.getLogger("audit")
+BINARISED = 32  # problems: enough to tell an attack that solves nearly all from one that solves two thirds
+
+
+def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget | None = None) -> Audit:
+    """Run what the directory lacks and what its results ask for, check the stored images again, and read the result.
+
+    Raises PlanMismatch when the directory holds another plan, CannotWrite.
+    """
+    plan = settle(prepared.plan, run_dir)
+    target, model = prepared.target, prepared.target.model
+    before = fingerprint_model(model)
+    ledger = Ledger(run_dir, plan.fingerprint)
+    with logging_to(run_dir / "run.log"):
+        plan = _rounds(LocalEngine(plan, target, ledger, budget), run_dir, watcher)
+        sample = target.x[:FORWARD_SAMPLE]
+        mismatch = forward_mismatch(model, plan.steps, sample, seed=derive_seed(plan.seed, "forward"))
+        verified = verify_images(plan, target, ledger)
+        unchanged = fingerprint_model(model) == before
+        write_gallery(run_dir / "gallery.npz", plan, target, ledger)
+        checks: dict[str, Any] = {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified}
+        if get_suite(plan.identity["suite"]).controlled:
+            checks["controls"] = run_controls(plan, target.x.device)
+            checks["binarisation"] = binarised(plan, prepared)
+        write_json(run_dir / "checks.json", checks)
+    return load_run(run_dir)
+
+
+def _rounds(engine: LocalEngine, run_dir: Path, watcher: Watcher) -> Plan:
+    """Run the plan, then round after round of what the results ask for; the plan with all of them."""
+    engine.run(watcher)
+    while (found := next_round(read_results(run_dir))) is not None:
+        plan = engine.plan.extended(found)
+        write_rounds(run_dir, plan.fingerprint, plan.rounds)
+        log.info("round %d: %s", found.number, "; ".join(found.found))
+        watcher.extend(plan)
+        engine.extend(plan)
+        engine.run(watcher)
+    return engine.plan
+
+
+def binarised(plan: Plan, prepared: Prepared) -> list[dict[str, Any]]:
+    """The binarisation test of the run's main attack: one entry, or none where it cannot be run on such a model."""
+    step, target = main_attack(plan.steps), prepared.target
+    if step is None:
+        return []
+    draws = plan.draws if plan.draws > 1 else 1
+    try:
+        found = binarisation_test(
+            target.model, target.x, target.y, step, plan.threat, n=BINARISED, seed=plan.seed, draws=draws,
+            replay=deterministic(plan.profile, target.traits),
+        )  # fmt: skip
+    except AuditError as error:
+        log.warning("the binarisation test was left out: %s", error)
+        return []
+    return [found.to_dict()]
