@@ -227,7 +227,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
         ("list suits", "error: invalid value for 'kind': 'suits' is not one of .*; did you mean 'suites'\\?"),
         ("list", "error: missing argument 'kind'.*defenses, suites.*; see `python -m audit list --help`"),
         ("rnu", "error: unknown command 'rnu': did you mean 'run'\\?"),
-        ("run", "error: missing option '--defense'; see `python -m audit run --help`"),
+        ("run", "error: expected a defense or a model, got neither; type --defense NAME or --model SCHEME:NAME"),
         (
             "run --defense x --n abc",
             "error: invalid value for '--n'.*valid integer.*; see `python -m audit run --help`",
