@@ -136,7 +136,7 @@ def claim_line(data: Mapping[str, Any]) -> str:
 def fair(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     """How a printed claim differs from what was audited; empty when it does not."""
     network = data["defense"]["architecture"]
-    own_images = (data["run"].get("images") or {}).get("data", "")
+    own_images = (data["run"].get("sources") or {}).get("data", "")
     found = {
         "data set": (claim["dataset"], data["dataset"]["name"]),
         "images": ("", own_images),

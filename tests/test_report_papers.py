@@ -25,7 +25,7 @@ def ran(attack: str, accuracy: float | None, scope: str = "all", route: str = "e
 def report(*claims: dict, width: float = 1.0, suite: str = "claimed", data: str = "") -> dict:
     return {
         "paper_claims": list(claims), "dataset": {"name": "fashion_mnist"}, "threat": {"norm": "Linf", "eps": 0.2},
-        "defense": {"architecture": {"name": "lenet", "width": width}}, "run": {"suite": suite, "images": {"data": data}},
+        "defense": {"architecture": {"name": "lenet", "width": width}}, "run": {"suite": suite, "sources": {"data": data}},
         "attacks": [ran("bim", 0.5, steps=40), ran("bim", 0.55, steps=20), ran("apgd-t", 0.3, n_iter=100), ran("fab-t", 0.2, "survivors")],
         "adaptive": {"accuracy": 0.25, "interval": [0.2, 0.3]},
     }  # fmt: skip

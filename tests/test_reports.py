@@ -261,10 +261,10 @@ def test_images_of_ones_own_differ_from_the_papers():
     claim = {"dataset": "d", "architecture": "a", "threat": {"eps": 0.1, "norm": "Linf"}}
     data = {
         "dataset": {"name": "d"}, "defense": {"architecture": {"name": "a", "width": 1.0}},
-        "threat": {"eps": 0.1, "norm": "Linf"}, "run": {"images": {"data": "", "data_dir": "x"}},
+        "threat": {"eps": 0.1, "norm": "Linf"}, "run": {"sources": {"data": "", "data_dir": "x"}},
     }  # fmt: skip
     assert fair(claim, data) == ""
-    assert fair(claim, {**data, "run": {"images": {"data": "own.npz", "data_dir": ""}}}) == "images"
+    assert fair(claim, {**data, "run": {"sources": {"data": "own.npz", "data_dir": ""}}}) == "images"
     assert fair(claim, {**data, "run": {}}) == ""
 
 

@@ -54,9 +54,11 @@ def adapter_forward(results: Results) -> Diagnosis:
     found = results.checks.get("forward_mismatch")
     bare = {s.name for s in results.plan.steps if any(a.name == "base" for a in s.adapters)}
     worst = max((v for k, v in found.items() if k not in bare), default=0.0) if found is not None else math.nan
+    n = min(FORWARD_SAMPLE, results.plan.n)
+    several = found is not None and worst * n > 1.5  # one image may lie on the edge that float64 rounds otherwise
     return Diagnosis(
-        "adapter_forward", status(worst > 0.01) if found is not None else "not_measured",
-        worst if found is not None else None, 0.01, min(FORWARD_SAMPLE, results.plan.n),
+        "adapter_forward", status(worst > 0.01 and several) if found is not None else "not_measured",
+        worst if found is not None else None, 0.01, n,
         f"adapted models classify up to {worst:.1%} of the images otherwise than the defense"
         if found is not None else UNFINISHED,
         "use adapters whose forward pass equals the defense's", True, "forward equality",
