@@ -11,6 +11,7 @@ from rich.text import Text
 
 from audit import papers, registry
 from audit.claims import own_claims
+from audit.diagnoses import INDEX
 from audit.display import table
 from audit.doctor import Finding
 from audit.errors import BadInput, MissingDependency, UnknownName
@@ -19,7 +20,7 @@ from audit.suites import SUITES
 
 
 def listing(kind: str, defense: str | None = None) -> Table | Group:
-    """The table of one kind: defenses, suites, attacks, datasets, references, or claims.
+    """The table of one kind: defenses, suites, attacks, datasets, references, diagnoses, or claims.
 
     defense: print the lines of the papers that speak of it, instead of their tables. Raises UnknownName when none does,
     BadInput for a defense beside another kind than claims.
@@ -31,6 +32,7 @@ def listing(kind: str, defense: str | None = None) -> Table | Group:
             "attacks": _attacks,
             "datasets": _datasets,
             "references": _references,
+            "diagnoses": _diagnoses,
             "claims": _tables,
         }
         return listed[kind]()
@@ -46,6 +48,10 @@ def _defenses() -> Table:
         shipped = ", ".join([*getattr(known, "zoo", ()), *getattr(known, "external", ())])
         rows.append((name, known.summary, shipped, ", ".join(getattr(known, "recipes", ())), len(own_claims(known))))
     return table("defenses", ("name", "what it is", "weights for", "recipes", "claims"), rows)
+
+
+def _diagnoses() -> Table:
+    return table("diagnoses", ("name", "what it finds"), INDEX.items())
 
 
 def _suites() -> Table:
