@@ -40,12 +40,12 @@ def choose(
 ) -> Chosen:
     """The steps of a suite, with what the claim under audit asks for.
 
-    A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed" of
-    a defense that printed claims speak of runs all that those for this data set name, or for any if none is for it; where
-    none of these attacks can run, what the suite has. AutoAttack is its four parts, each on what those before it left.
-    The other suites keep the claimed steps of `audit.suites`: they have the last two parts, or dearer ones, themselves.
-    Raises UnknownName, BadInput, Unsupported when suite "claimed" has no attack for the norm, and what loading an attack
-    raises.
+    A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed"
+    of a defense that printed claims speak of runs all that those for this data set name, or for any if none is for it;
+    where none of these attacks can run, what the suite has. AutoAttack is its four parts, each on what those before it
+    left. The other suites keep the claimed steps of `audit.suites`, of AutoAttack at most two parts: time matters there.
+    Raises UnknownName, BadInput, Unsupported when suite "claimed" has no attack for the norm, and what loading an
+    attack raises.
     """
     steps = steps_for(suite, defense)
     claimed = tuple(step for step in steps if step.suite == "claimed")

@@ -19,11 +19,12 @@ from audit.commands.check import check
 from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
 from audit.commands.diagnose import diagnose
+from audit.commands.export import export
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
 from audit.commands.run import run
-from audit.commands.test_attack import test_attack
+from audit.commands.test_attack import attack_test
 from audit.commands.train import train
 from audit.errors import AuditError
 from audit.misuse import Commands, Misuse, sentence
@@ -38,8 +39,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "baseline": baseline,
     "check": check,
     "ci": ci,
-    "test-attack": test_attack,
+    "test-attack": attack_test,
     "leaderboard": leaderboard,
+    "export": export,
     "doctor": doctor,
 }
 

@@ -49,7 +49,7 @@ class Watcher(Protocol):
 class Engine(Protocol):
     """Executes a plan's missing units and stores each in the ledger."""
 
-    def run(self, watcher: Watcher) -> None: ...
+    def run(self, watcher: Watcher, *, early: bool = False) -> None: ...
     def extend(self, plan: Plan) -> None: ...
 
 
@@ -85,11 +85,13 @@ class LocalEngine:
         """What no step has broken yet: bool (n,)."""
         return self.best > DONE
 
-    def run(self, watcher: Watcher) -> None:
-        """Run what is missing, in order, until it is done or the budget is spent."""
+    def run(self, watcher: Watcher, *, early: bool = False) -> None:
+        """Run what is missing, in order, until it is done or the budget is spent. early: stop before the late steps."""
         for unit in self.plan.units():
             if unit.name in self._accounted:
                 continue
+            if early and unit.step is not None and unit.step >= self.plan.late:
+                return
             stored = self.ledger.read(unit.name)
             if stored is None:
                 if self.budget.spent:

@@ -57,15 +57,19 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget 
 
 
 def _rounds(engine: LocalEngine, run_dir: Path, watcher: Watcher) -> Plan:
-    """Run the plan, then round after round of what the results ask for; the plan with all of them."""
-    engine.run(watcher)
-    while (found := next_round(read_results(run_dir))) is not None:
-        plan = engine.plan.extended(found)
-        write_rounds(run_dir, plan.fingerprint, plan.rounds)
-        log.info("round %d: %s", found.number, "; ".join(found.found))
-        watcher.extend(plan)
-        engine.extend(plan)
-        engine.run(watcher)
+    """Run the plan, and round after round of what the results ask for; the plan with all of them.
+
+    What was found before the first attack is acted on before the late steps, which then have less to attack.
+    """
+    for early in (True, False):
+        engine.run(watcher, early=early)
+        while (found := next_round(read_results(run_dir), early=early)) is not None:
+            plan = engine.plan.extended(found)
+            write_rounds(run_dir, plan.fingerprint, plan.rounds)
+            log.info("round %d: %s", found.number, "; ".join(found.found))
+            watcher.extend(plan)
+            engine.extend(plan)
+            engine.run(watcher, early=early)
     return engine.plan
 
 

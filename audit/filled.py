@@ -107,12 +107,17 @@ def _with(step: Step, **params: Any) -> Step:
     return replace(step, params={**step.params, **params})
 
 
+def enough(needs: str, answers: str) -> bool:
+    """Can an attack that `needs` so much do with a model that `answers` so much?"""
+    return NEEDS.index(needs) >= NEEDS.index(answers)
+
+
 def _answerable(steps: Sequence[Step], answers: str) -> tuple[tuple[Step, ...], list[str]]:
     """The steps whose attack needs no more than the model answers, and a sentence for each other.
 
     Raises Unsupported when none is left.
     """
-    kept = tuple(s for s in steps if NEEDS.index(registry.attacks.load(s.attack).needs) >= NEEDS.index(answers))
+    kept = tuple(s for s in steps if enough(registry.attacks.load(s.attack).needs, answers))
     if not any(step.scope != "control" for step in kept):
         raise Unsupported(
             f"no attack of this suite does with a model that answers with {WORDS[answers]}; type --suite adaptive"

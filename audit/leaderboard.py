@@ -157,7 +157,7 @@ def _other_problem(data: Mapping[str, Any], rows: Sequence[Entry]) -> list[str]:
     if not rows:
         there = _radii(select(dataset, threat["norm"])) or "other norms"
         found.append(f"the audit is at {threat['norm']} {threat['eps_text']}, the leaderboard at {there}")
-    if (data["run"].get("sources") or data["run"].get("images") or {}).get("data"):
+    if (data["run"].get("sources") or {}).get("data"):
         found.append("the images are of a file of your own, the leaderboard takes the first of the test set")
     if n < IMAGES[dataset]:
         found.append(f"n is {n:,}, the leaderboard takes {IMAGES[dataset]:,} images: read the interval, not the figure")
@@ -165,7 +165,8 @@ def _other_problem(data: Mapping[str, Any], rows: Sequence[Entry]) -> list[str]:
 
 
 def _other_measure(data: Mapping[str, Any]) -> list[str]:
-    ran = {a["attack"] for a in data["attacks"] if a["done"] and not a["errors"] and a["route"] == "end-to-end"}
+    whole = (a for a in data["attacks"] if a["scope"] in ("all", "survivors") and a["done"] and not a["errors"])
+    ran = {a["attack"] for a in whole if a["route"] == "end-to-end"}
     found = []
     if data["adaptive"]["accuracy"] is None:
         found.append("there is no headline: no attack saw the whole defense")

@@ -60,7 +60,8 @@ class LiveTable:
         for step in found.steps:
             self._console.print(Text(f"round {found.number} runs: {step.name}, {step.why}"), soft_wrap=True)
         self.plan, self.costs = plan, [forward + backward for forward, backward in costs(plan.steps)]
-        self.rows += [_Row() for _ in found.steps]
+        place = plan.steps.index(found.steps[0])
+        self.rows[place:place] = [_Row() for _ in found.steps]
 
     def begin(self, unit: Unit, images: int) -> None:
         self.in_unit, self.begun = 0, True

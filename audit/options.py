@@ -83,6 +83,10 @@ OutDir = Annotated[
 ]
 Time = Annotated[str | None, typer.Option("--budget", help="Stop before the next unit once so long was worked, as 5m.")]
 Passes = Annotated[int | None, typer.Option("--budget-queries", help="Likewise, once so many passes were made.")]
+References = Annotated[
+    str,
+    typer.Option("--reference", help="Run the suite on these too and compare image by image, as standard,pgd_at."),
+]
 RetryErrors = Annotated[bool, typer.Option("--retry-errors", help="Run again what crashed in an earlier run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan with its cost, attack nothing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print report.json, or the plan of --dry-run, and nothing else.")]

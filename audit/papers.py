@@ -46,10 +46,11 @@ class PaperClaim:
     """One printed cell.
 
     defense: the registered name where there is one; method: the row's name in the paper; own: the defense as its paper
-    puts it forward, neither a rival nor an ablation; attack: the registered name where there is one; knowledge: "white",
-    "grey" (images made without the test-time part), "transfer" (on another network), "white and transfer" (the lower
-    of the two), "black" (random noise), or empty where the paper does not say; printed: the cell as it stands; clean: the clean accuracy of the same model in the same
-    table; value: the cell as a number, a fraction in [0,1] for a quantity of `FRACTIONS`, None where no number stands.
+    puts it forward, neither a rival nor an ablation; attack: the registered name where there is one; knowledge:
+    "white", "grey" (images made without the test-time part), "transfer" (on another network), "white and transfer" (the
+    lower of the two), "black" (random noise), or empty where the paper does not say; printed: the cell as it stands;
+    clean: the clean accuracy of the same model in the same table; value: the cell as a number, a fraction in [0,1] for a
+    quantity of `FRACTIONS`, None where no number stands.
     """
 
     id: str

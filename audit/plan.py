@@ -35,7 +35,7 @@ class Unit:
 class Plan:
     """A resolved run. `identity` and `profile` are plain JSON.
 
-    `steps` are the suite with every value filled in, then those of the `rounds` that its results asked for.
+    `steps` are the suite with every value filled in, and among them those of the `rounds` that its results asked for.
     """
 
     identity: Mapping[str, Any]
@@ -47,11 +47,20 @@ class Plan:
     @property
     def suite_steps(self) -> tuple[Step, ...]:
         """The steps that were settled before the first attack."""
-        return self.steps[: len(self.steps) - sum(len(found.steps) for found in self.rounds)]
+        added = {step.name for found in self.rounds for step in found.steps}
+        return tuple(step for step in self.steps if step.name not in added)
+
+    @property
+    def late(self) -> int:
+        """Index of the first late step; the number of steps where there is none."""
+        return next((i for i, step in enumerate(self.steps) if step.late), len(self.steps))
 
     def extended(self, found: Round) -> Plan:
-        """The plan with one more round behind it."""
-        return replace(self, steps=(*self.steps, *found.steps), rounds=(*self.rounds, found))
+        """The plan with one more round: before the late steps, none of which has run then, or behind all others."""
+        place = self.late if found.early else len(self.steps)
+        return replace(
+            self, steps=(*self.steps[:place], *found.steps, *self.steps[place:]), rounds=(*self.rounds, found)
+        )
 
     @property
     def n(self) -> int:

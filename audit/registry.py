@@ -151,3 +151,7 @@ datasets: Registry[Any] = Registry(
     "dataset",
     {name: f"audit.datasets:{name.upper()}" for name in ("fashion_mnist", "mnist", "cifar10", "cifar100", "svhn")},
 )
+references: Registry[Any] = Registry(
+    "reference",
+    {name: f"audit.references:{name.upper()}" for name in ("standard", "pgd_at")},
+)

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from audit import registry
 from audit.diagnoses import diagnose
 from audit.diagnoses.settled import MOVED
+from audit.filled import enough
+from audit.plan import Plan
 from audit.results import Results, StepResult
 from audit.rules import AVERAGED, DRAWS
 from audit.suites import SUITES
-from audit.types import AdapterSpec, Diagnosis, Norm, Round, Step
+from audit.types import AdapterSpec, Diagnosis, Round, Step
 
 TRIALS = 32
 CHECKED = 100  # survivors on which twice the steps are tried before all are
@@ -85,20 +87,23 @@ Rule = Callable[[Evidence], tuple[list[Diagnosis], list[Step]]]
 NOTHING: tuple[list[Diagnosis], list[Step]] = ([], [])
 
 
-def next_round(results: Results) -> Round | None:
-    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run."""
+def next_round(results: Results, *, early: bool = False) -> Round | None:
+    """The steps that the results so far ask for; None when they ask for none, or the plan has units left to run.
+
+    early: decide before the suite's late steps; None once one of them has begun.
+    """
     plan = results.plan
     suite = SUITES.get(plan.identity["suite"])
-    if results.missing or suite is None or len(plan.rounds) >= suite.rounds:
+    if suite is None or len(plan.rounds) >= suite.rounds or not (_ready(results) if early else not results.missing):
         return None
     evidence = Evidence(results, {d.name: d for d in diagnose(results)})
     if not evidence.alive:
         return None
     reasons: dict[str, str] = {}
     steps: dict[str, Step] = {}
-    for rule in RULES:
+    for rule in EARLY if early else RULES:
         because, asked = rule(evidence)
-        possible = (_filled(step) for step in asked if _supports(step, plan.threat.norm))
+        possible = (_filled(step) for step in asked if _supports(step, plan))
         fresh = {step.name: step for step in possible if not evidence.has(step.name)}
         if fresh:
             reasons |= {d.name: f"{d.name}: {d.sentence}" for d in because}
@@ -106,11 +111,19 @@ def next_round(results: Results) -> Round | None:
     if not steps:
         return None
     found = tuple(reasons.values()) or (CONVERGED,)
-    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()))
+    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()), early)
 
 
-def _supports(step: Step, norm: Norm) -> bool:
-    return norm in registry.attacks.load(step.attack).norms
+def _ready(results: Results) -> bool:
+    """Has everything before the late steps run, and are there late steps, none of which has begun?"""
+    late = results.plan.late
+    seen = bool((results.prediction >= 0).all()) and all(r.done for r in results.steps[:late])
+    return seen and late < len(results.steps) and not any(r.attacked.any() or r.done for r in results.steps[late:])
+
+
+def _supports(step: Step, plan: Plan) -> bool:
+    attack = registry.attacks.load(step.attack)
+    return plan.threat.norm in attack.norms and enough(attack.needs, plan.profile.get("answers", "gradient"))
 
 
 def _filled(step: Step) -> Step:
@@ -249,10 +262,9 @@ def _gain(result: StepResult, results: Results) -> float:
     return float(result.broken.sum()) / attacked * standing / len(results.correct)
 
 
+EARLY: tuple[Rule, ...] = (saturated_loss, hidden_gradient, noisy_gradient)
 RULES: tuple[Rule, ...] = (
-    saturated_loss,
-    hidden_gradient,
-    noisy_gradient,
+    *EARLY,
     false_gradient,
     decisions,
     outdone_gradient,

@@ -27,13 +27,13 @@ class StepResult:
 
     attacked; broken (an adversarial image was verified, returned or harvested on the way); returned (the image that
     the attack itself returned is adversarial); errors (it failed on them and nothing it met broke them); crashed (it
-    failed on them, so nobody knows what it would have returned). `p_after` is P(correct) of the worst image of each up to and
-    with this step, scored on draws that chose nothing; `p_own` that of this step's image alone. `views`: P(correct) of what the attack left behind, by
-    kind: "returned"; and where it saw the bare network only, "first", "lowest" and "base" (the bare network's own
-    answer); an image that was not attacked has its clean value, or that of the part of its cascade that broke it (then
-    in `p_own` too). `fallen`: the returned image broke the model that the attack saw. `nearest`: the distance of the nearest adversarial
-    image that a least-norm attack returned, 0 for a misclassified image, infinite where it found none, NaN where it
-    was not asked; all NaN for other attacks.
+    failed on them, so nobody knows what it would have returned). `p_after` is P(correct) of the worst image of each
+    up to and with this step, scored on draws that chose nothing; `p_own` that of this step's image alone. `views`:
+    P(correct) of what the attack left behind, by kind: "returned"; and where it saw the bare network only, "first",
+    "lowest" and "base" (the bare network's own answer); an image that was not attacked has its clean value, or that
+    of the part of its cascade that broke it (then in `p_own` too). `fallen`: the returned image broke the model that
+    the attack saw. `nearest`: the distance of the nearest adversarial image that a least-norm attack returned, 0 for
+    a misclassified image, infinite where it found none, NaN where it was not asked; all NaN for other attacks.
     """
 
     step: Step

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,12 @@ from typing import Any
 import torch
 
 from audit import __version__, registry
+from audit.accepted import accepts, numbers
 from audit.budget import Budget
 from audit.claimed import UNNAMED, choose
 from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
 from audit.device import exact, find_device
 from audit.engine import Target, Watcher
-from audit.errors import AuditError, BadInput, BadModel
 from audit.execution import execute
 from audit.filled import filled
 from audit.gates import profile, staged
@@ -29,6 +27,7 @@ from audit.models.own import answers
 from audit.models.preprocessing import Preprocessing
 from audit.models.spec import Declared, usual_place
 from audit.oracle import draws_for
+from audit.paired import FOLDER
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.protocols import Checkpoint, Defense
 from audit.rng import derive_seed
@@ -66,8 +65,8 @@ class Prepared:
 def prepare(
     defense: str | Defense | None = None, *, model: Any = None, suite: str = "adaptive", dataset: str | None = None,
     data: str | Path | tuple[Any, Any] | None = None, data_dir: str | Path | None = None, download: bool = False,
-    weights: str | Path | None = None, n: int | None = None, seed: int = 0, eps: float | str | None = None, norm: str = "Linf", device: str = "auto", batch_size: int = 250,
-    settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = UNNAMED,
+    weights: str | Path | None = None, n: int | None = None, seed: int = 0, eps: float | str | None = None,
+    norm: str = "Linf", device: str = "auto", batch_size: int = 250, settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = UNNAMED,
     claim_clean: float | None = None, claim: str | None = None, network: str | None = None, width: float | None = None,
     preprocessing: Preprocessing | None = None, traits: Sequence[str] = (), model_dir: str | Path | None = None,
     command: str = "",
@@ -91,7 +90,7 @@ def prepare(
     dataset = sources.dataset(dataset, known, name)
     line = chosen_line(claim, name, dataset, claim_robust, own_images=sources.own_images)
     asked, eps = Asked(claim_robust, claim_attack, claim_clean, line), radius(line, eps, norm)
-    n, seed, batch_size = _numbers(n, seed, batch_size)
+    n, seed, batch_size = numbers(n, seed, batch_size)
     chosen = choose(suite, name, dataset, norm, attack=claim_attack, line=line)
     images = sources.images(dataset)
     images.first(n)  # a wrong --n is said before a model is loaded
@@ -104,15 +103,16 @@ def prepare(
     few = (len(images.x), by_nature, get_suite(suite).images, getattr(known, "images", None))
     images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
-    with _accepts(images.source, x):
+    with accepts(images.source, x):
         seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"), threat=threat)
+    seen["answers"] = answers(model)
     nature = Nature.of(
         known.traits, staged=staged(model), drift=seen["max_draw_difference"], cut=seen["gradient_cut"],
         unrolls=callable(getattr(getattr(model, "purifier", None), "unrolled", None)),
     )  # fmt: skip
     own, steps, unsupported = filled(
-        fit(answered(chosen.steps, answers(model)), nature), settings, threat, images.x.shape[1:],
-        None if sources.own_images else dataset, answers(model),
+        fit(answered(chosen.steps, seen["answers"]), nature), settings, threat, images.x.shape[1:],
+        None if sources.own_images else dataset, seen["answers"],
     )  # fmt: skip
     stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=sources.own_images)
     identity = {
@@ -146,15 +146,24 @@ def run(
     watcher: Watcher | None = None,
     retry_errors: bool = False,
     budget: Budget | None = None,
+    reference: str | Sequence[str] = (),
     **options: Any,
 ) -> Audit:
     """Audit a defense or a model and return the finished run; see `prepare` for the options.
 
     out: the run directory; a directory with the same plan is resumed, one with another plan is refused
     (PlanMismatch). Default: `runs/DEFENSE-SUITE-FINGERPRINT`, so the same command resumes. retry_errors: units in
-    which an attack crashed in an earlier run are run again. budget: what the run may cost; see `audit.budget`.
+    which an attack crashed in an earlier run are run again. budget: what the run may cost; see `audit.budget`. reference: names as
+    "standard,pgd_at", on which the same suite runs inside the run directory; see `audit.references`.
     """
-    run_dir, prepared = enter(prepare(defense, **options), out, retry_errors=retry_errors)
+    from audit.references import prepare_references
+
+    asked = prepare(defense, **options)
+    others = prepare_references(reference, asked, options)
+    run_dir, prepared = enter(asked, out, retry_errors=retry_errors)
+    for name, other in others.items():
+        place, other = enter(other, run_dir / FOLDER / name, retry_errors=retry_errors)
+        execute(other, place, watcher or Silent(), budget)
     return execute(prepared, run_dir, watcher or Silent(), budget)
 
 
@@ -175,43 +184,6 @@ def enter(prepared: Prepared, out: str | Path | None, *, retry_errors: bool = Fa
     if retry_errors:
         forget_errors(plan, run_dir)
     return run_dir, replace(prepared, plan=plan)
-
-
-@contextmanager
-def _accepts(source: str, x: torch.Tensor) -> Iterator[None]:
-    """The model's first passes: what it cannot compute on these images is the input's fault, in one sentence."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise BadInput(
-            f"the images of one batch do not fit into memory ({_line(error)}); type a smaller --batch-size"
-        ) from error
-    except AuditError:
-        raise
-    except Exception as error:  # a model is foreign code: it may raise anything, or answer with anything
-        raise BadModel(
-            f"the model cannot take images of {' x '.join(map(str, x.shape[1:]))} from {source} ({_line(error)}), expected "
-            "logits for them; choose the --dataset it was trained on"
-        ) from error
-
-
-def _numbers(n: int | None, seed: int, batch_size: int) -> tuple[int | None, int, int]:
-    if (size := _whole("batch-size", batch_size)) < 1:
-        raise BadInput(f"--batch-size is {size}, expected at least 1")
-    return None if n is None else _whole("n", n), _whole("seed", seed), size
-
-
-def _whole(name: str, value: Any) -> int:
-    """A number typed in Python, where nothing has checked that it is one. Raises BadInput."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise BadInput(f"--{name} is {value!r}, expected a whole number such as 5; leave out the quotes") from None
-
-
-def _line(error: Exception) -> str:
-    said = " ".join(str(error).split())[:160]
-    return said if isinstance(error, RuntimeError) and said else f"{type(error).__name__}: {said}".removesuffix(": ")
 
 
 def _plain(data: Mapping[str, Any]) -> dict[str, Any]:

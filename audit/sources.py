@@ -21,6 +21,7 @@ from audit.types import Claim, parse_eps, show_eps
 
 USUAL = "fashion_mnist"
 OWN_IMAGES = "own_images"  # the data set of images that nobody has named
+ARRAYS = "arrays given in Python"
 NOTHING = Declared()
 UNLISTED = (OWN_IMAGES, "imagenet")  # these come as files only
 
@@ -78,7 +79,7 @@ class Sources:
         classes: tuple[str, ...] = () if dataset in UNLISTED else registry.datasets.load(dataset).classes
         if self.arrays is not None:
             x, y = map(_array, self.arrays)
-            return make_dataset(dataset, x, y, classes, "arrays given in Python")
+            return make_dataset(dataset, x, y, classes, ARRAYS)
         if self.data is not None:
             return load_path(self.data, dataset, classes)
         if dataset in UNLISTED:
@@ -103,6 +104,7 @@ class Sources:
         return {
             **{name: str(path.resolve()) if path else "" for name, path in paths.items()},
             "network": self.network, "width": self.width, **({"declared": said} if said else {}),
+            **({"data": ARRAYS} if self.arrays is not None else {}),
         }  # fmt: skip
 
     @classmethod

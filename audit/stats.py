@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binomtest, t
+from scipy.stats import beta, binomtest, norm, t
 
 from audit.types import Estimate
 
@@ -104,3 +105,43 @@ def difference_interval(first: Estimate, second: Estimate, confidence: float = C
     down = np.hypot(first.accuracy - low1, high2 - second.accuracy)
     up = np.hypot(high1 - first.accuracy, second.accuracy - low2)
     return difference - float(down), difference + float(up)
+
+
+def paired_score_interval(first: Floats, second: Floats, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the mean of first - second, both P(correct) in [0,1] of shape (n,) on the same images.
+
+    Newcombe 1998 (Statistics in Medicine 17:2635), method 10, on who is right at least half the time; where P is not 0
+    or 1, widened to Student's t on the differences.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    low, high = _newcombe(first >= 0.5, second >= 0.5, confidence)
+    if len(first) > 1 and not np.isin([first, second], (0, 1)).all():
+        difference = first - second
+        half = float(t.ppf((1 + confidence) / 2, len(first) - 1) * difference.std(ddof=1)) / len(first) ** 0.5
+        low, high = min(low, float(difference.mean()) - half), max(high, float(difference.mean()) + half)
+    return max(low, -1.0), min(high, 1.0)
+
+
+def _newcombe(first: Bools, second: Bools, confidence: float) -> tuple[float, float]:
+    """The score intervals of both shares, joined with the correlation of the pairs (continuity-corrected)."""
+    n = len(first)
+    both, neither = int((first & second).sum()), int((~first & ~second).sum())
+    one, other = int((first & ~second).sum()), int((~first & second).sum())
+    own, ref = (both + one) / n, (both + other) / n
+    (low1, high1), (low2, high2) = (_wilson(share, n, confidence) for share in (own, ref))
+    product = float(both * neither - one * other)
+    product = max(product - n / 2, 0.0) if product > 0 else product
+    scale = ((both + one) * (other + neither) * (both + other) * (one + neither)) ** 0.5
+    phi = product / float(scale) if scale else 0.0
+
+    def joined(a: float, b: float) -> float:
+        return math.sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    return own - ref - joined(own - low1, high2 - ref), own - ref + joined(high1 - own, ref - low2)
+
+
+def _wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
+    """Wilson's score interval of a share of n."""
+    z = float(norm.ppf((1 + confidence) / 2))
+    middle, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

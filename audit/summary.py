@@ -14,6 +14,7 @@ import numpy as np
 from audit.curves import Curve, curves
 from audit.diagnoses import diagnose
 from audit.leaderboard import placement
+from audit.paired import Paired, compare, references_of
 from audit.results import Results, StepResult, read_results
 from audit.routes import Routes, end_to_end_ran, overall, routes
 from audit.stats import estimate, total
@@ -154,7 +155,8 @@ class Audit:
                 "seconds": sum(r.seconds for r in self.results.steps),
             },
         }  # fmt: skip
-        return {**data, "leaderboard": placement(data)}
+        others = [_paired(compare(name, self.results, other), other) for name, other in references_of(self.path)]
+        return {**data, "leaderboard": placement(data), "references": others}
 
     def _attack(self, result: StepResult) -> dict[str, Any]:
         step = result.step
@@ -167,7 +169,8 @@ class Audit:
             "accuracy": figure["accuracy"], "accuracy_is": kind, "interval": figure["interval"], "n": figure["n"],
             "cumulative": _estimate(self._cumulative(result)), "attacked": int(result.attacked.sum()),
             "broken": int(result.broken.sum()), "silent": int(result.silent.sum()) if step.scope == "all" else None,
-            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()), "messages": sorted(set(result.messages)), "done": result.done,
+            "errors": int((result.crashed if step.scope == "all" else result.errors).sum()),
+            "messages": sorted(set(result.messages)), "done": result.done,
             "forwards": result.forwards, "backwards": result.backwards, "seconds": round(result.seconds, 3),
         }  # fmt: skip
 
@@ -203,6 +206,12 @@ def _curve(curve: Curve) -> dict[str, Any]:
     median = curve.median if math.isfinite(curve.median) else None
     points = [{"eps": eps, **_estimate(figure)} for eps, figure in curve.points]
     return {"step": curve.step, "median": median, "missed": curve.missed, "points": points}
+
+
+def _paired(pair: Paired, other: Results) -> dict[str, Any]:
+    """What is said of a reference: its own figures, and the defense less it."""
+    beside = Audit(Path(), other)
+    return {**asdict(pair), "clean": _estimate(beside.clean), "adaptive": _estimate(beside.headline)}
 
 
 def _threat(data: Mapping[str, Any]) -> dict[str, Any]:

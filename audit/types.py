@@ -140,6 +140,7 @@ class Step:
     "control" has no say in the accuracy: it attacks `limit` images with radius `eps` and must break them all.
     `after`: earlier steps of scope "all" of which this one is the continuation; it attacks only what none of the images
     that they returned broke (`audit.cascade`), and its figure is that of all of them together.
+    `late`: dear, so it waits until what was found before the first attack has been acted on.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Step:
     limit: int | None = None
     why: str = ""
     after: tuple[str, ...] = ()
+    late: bool = False
 
     @property
     def transfers(self) -> bool:
@@ -159,8 +161,8 @@ class Step:
         return any(adapter.name == BARE for adapter in self.adapters)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data; `after` only where there is one, so that plans without cascades keep their fingerprint."""
-        return {name: value for name, value in asdict(self).items() if name != "after" or value}
+        """As plain data; `after` and `late` only where they say something."""
+        return {name: value for name, value in asdict(self).items() if name not in ("after", "late") or value}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Step:
@@ -172,13 +174,15 @@ class Step:
 class Round:
     """What an audit found in the results so far, and the steps that it adds because of it.
 
-    found: a sentence for each finding; remedies: the diagnoses that the steps answer to.
+    found: a sentence for each finding; remedies: the diagnoses that the steps answer to; early: they run before the
+    late steps of the suite.
     """
 
     number: int
     found: tuple[str, ...]
     remedies: tuple[str, ...]
     steps: tuple[Step, ...]
+    early: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -186,7 +190,7 @@ class Round:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Round:
         steps = tuple(Step.from_dict(step) for step in data["steps"])
-        return cls(int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps)
+        return cls(int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps, bool(data["early"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ def weakened(own: Sequence[Step], asked: Sequence[Step], cost: Cost) -> list[str
 
     own, asked: the suite's steps and the changed ones, by the same names, with every option filled in; cost: forward
     and backward passes of one image that survives a step run with the given options. A change is taken for
-    strengthening only when it lowers no number and costs more: of a step size or a mode nobody can tell.
+    strengthening only when it lowers no number and costs more: of a step size or a mode nobody can tell, nor of a
+    target, though to look for one costs a pass.
     """
     before = {step.name: step for step in own}
     return [
@@ -32,7 +33,7 @@ def _may_weaken(own: Step, option: str, value: Any, cost: Cost) -> bool:
     if params.get(option) == value:
         return False
     lowered = _number(value) and _number(params.get(option)) and value < params[option]
-    return bool(lowered) or sum(cost(own, {**params, option: value})) <= sum(cost(own, params))
+    return bool(lowered) or option == "target" or sum(cost(own, {**params, option: value})) <= sum(cost(own, params))
 
 
 def _number(value: Any) -> bool:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.summary import Audit
-from reports import figures, leaderboard
+from reports import figures, leaderboard, references
 from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
@@ -65,6 +65,9 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         curves=curve_rows(data),
         curve_titles=curve_titles(data),
         curves_note=CURVES_NOTE,
+        references=references.rows(data),
+        reference_titles=references.TITLES,
+        reference_note=references.NOTE,
         standing_line=leaderboard.standing_line(data),
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
         beside=beside(data),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reports import leaderboard
+from reports import leaderboard, references
 from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
@@ -45,7 +45,7 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         "| diagnosis | status | finding |", "|---|---|---|",
         *(f"| {d['name']} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
     ]  # fmt: skip
-    lines += [*_papers(data), *leaderboard.markdown(data)]
+    lines += [*_papers(data), *references.markdown(data), *leaderboard.markdown(data)]
     return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
 
 

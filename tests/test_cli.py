@@ -394,12 +394,13 @@ def _write_idx(folder: Path) -> None:
         (folder / f"{stem}-labels-idx1-ubyte").write_bytes(bytes(8) + data.y[part].astype(np.uint8).tobytes())
 
 
-@pytest.mark.parametrize("command", ["run", "train", "list", "report", "verify", "doctor"])
+@pytest.mark.parametrize("command", ["run", "train", "list", "report", "verify", "test-attack", "doctor"])
 def test_help_tells_the_exit_codes(command, capsys):
     assert call(command, "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "130 interrupted" in printed
-    assert "1 --fail-on matched, `verify` found a bad, missing or damaged unit, or `doctor` a library" in printed
+    assert "1 --fail-on matched, `verify` found a bad, missing or damaged unit, `doctor` a library" in printed
+    assert "or `test-attack` an attack that is too weak" in printed
 
 
 def test_a_printed_claim_is_audited_by_its_id(capsys):

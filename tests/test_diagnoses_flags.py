@@ -341,8 +341,8 @@ def test_transfer_failure_needs_a_bare_network():
 
 
 def entry(name="apgd-margin", asr=0.99, **changes) -> dict:
-    passed = asr >= 0.95
-    return {"name": name, "attack": name, "n": 64, "setup_failed": 0, "asr": asr, "interval": [asr - 0.1, asr], "random_asr": 0.1, "passed": passed, **changes}  # fmt: skip
+    passed = asr is not None and asr >= 0.95
+    return {"name": name, "attack": name, "n": 64, "setup_failed": 0, "asr": asr, "interval": [(asr or 0) - 0.1, asr], "random_asr": 0.1, "passed": passed, **changes}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,8 @@ def entry(name="apgd-margin", asr=0.99, **changes) -> dict:
         ([entry("bim-20", 0.3), entry(asr=0.96)], "clear", 0.96),
         ([entry("bim-20", 0.3), entry(asr=0.9)], "flagged", 0.9),
         ([entry(random_asr=0.97)], "not_measured", None),  # a random attacker passes it too
-        ([entry(setup_failed=64)], "not_measured", None),
+        ([entry(asr=0.5, random_asr=0.97)], "flagged", 0.5),
+        ([entry(setup_failed=64, asr=None, interval=None, random_asr=None, passed=False)], "not_measured", None),
         ([], "not_measured", None),
         (None, "not_measured", None),
     ],

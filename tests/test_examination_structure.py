@@ -182,6 +182,11 @@ def test_a_part_behind_which_the_models_own_code_cuts_is_still_named():
     assert found(both)["gradient_cut_at"] == ["part"]
 
 
+def test_work_in_place_behind_a_cut_is_no_obstacle():
+    chain = nn.Sequential(Quantise(4), nn.ReLU(inplace=True), Quantise(8), nn.ReLU(inplace=True))
+    assert found(staged(chain))["gradient_cut_at"] == ["purifier.0", "purifier.2"]
+
+
 def test_a_cut_without_a_say_in_the_logits_is_none():
     class Watched(nn.Module):
         def __init__(self) -> None:

@@ -17,7 +17,10 @@ from reports.leaderboard import drawing, markdown, own_rows, standing_line
 
 def report(**changes) -> dict:
     """A report.json of a full AutoAttack run on CIFAR-10, as far as the leaderboard reads it."""
-    attacks = [{"attack": a, "done": True, "errors": 0, "route": "end-to-end"} for a in leaderboard.AUTOATTACK]
+    attacks = [
+        {"attack": a, "done": True, "errors": 0, "route": "end-to-end", "scope": "survivors"}
+        for a in leaderboard.AUTOATTACK
+    ]
     data = {
         "dataset": {"name": "cifar10", "n": 10_000}, "threat": {"norm": "Linf", "eps": 8 / 255, "eps_text": "8/255"},
         "defense": {"name": "mine", "traits": []}, "run": {"missing_units": 0, "sources": {"data": ""}}, "draws": 1,
@@ -108,7 +111,7 @@ def test_an_unfair_comparison_is_said_to_be_one(change, said):
 
 
 def test_a_crashed_step_or_one_on_the_bare_network_is_not_autoattack():
-    for spoilt in ({"errors": 3}, {"route": "transfer"}, {"done": False}):
+    for spoilt in ({"errors": 3}, {"route": "transfer"}, {"done": False}, {"scope": "trial"}):
         data = report()
         data["attacks"] = copy.deepcopy(data["attacks"])
         data["attacks"][0] |= spoilt

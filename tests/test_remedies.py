@@ -17,6 +17,7 @@ from audit.errors import PlanMismatch
 from audit.plan import read_plan
 from audit.remedies import CHECKED, TRIALS, next_round
 from audit.rounds import read_rounds, write_rounds
+from audit.suites import SUITES
 from audit.types import Round, Step
 from tests.built import NONE, built, claimed, control, mask, ran
 
@@ -147,8 +148,37 @@ def test_attacks_that_do_not_know_the_norm_are_not_asked_for():
 
 
 def test_no_more_rounds_than_the_suite_allows():
-    done = [Round(i, ("x",), (), ()) for i in range(1, 5)]
+    done = [Round(i, ("x",), (), ()) for i in range(1, 1 + SUITES["adaptive"].rounds)]
     assert asked(*SURVIVED, profile=CUT, rounds=done) is None
+
+
+# --- before the dear steps
+
+
+def late(result):
+    return replace(result, step=replace(result.step, late=True))
+
+
+UNTOUCHED = {"attacked": NONE, "done": False}
+WAITING = (*SURVIVED[:2], control(), late(ran("square", attack="square", **UNTOUCHED)))
+
+
+def test_what_was_found_before_the_first_attack_is_acted_on_before_the_late_steps():
+    results = built(*WAITING, suite="adaptive", profile=CUT, missing=1)
+    assert next_round(results) is None
+    found = next_round(results, early=True)
+    assert found.early
+    assert "try-inner" in names(found)
+    assert not any(name.startswith("doubled") for name in names(found))
+    assert [s.name for s in results.plan.extended(found).steps][-1] == "square"
+    assert next_round(built(*WAITING, suite="adaptive", missing=1), early=True) is None  # nothing was found
+
+
+def test_there_is_no_early_round_once_a_late_step_has_begun():
+    begun = (*WAITING[:-1], late(ran("square", attack="square")))
+    assert next_round(built(*begun, suite="adaptive", profile=CUT), early=True) is None
+    unfinished = (replace(WAITING[0], done=False), *WAITING[1:])
+    assert next_round(built(*unfinished, suite="adaptive", profile=CUT, missing=2), early=True) is None
 
 
 # --- when is a finding answered?
@@ -182,7 +212,7 @@ def test_it_is_not_while_the_worst_case_still_moves_or_a_step_crashed():
 
 
 def test_rounds_are_read_back_as_written_and_a_change_is_seen(tmp_path):
-    rounds = (Round(1, ("a",), ("b",), (Step("s", "pgd", "adaptive"),)), Round(2, ("c",), (), ()))
+    rounds = (Round(1, ("a",), ("b",), (Step("s", "pgd", "adaptive"),), early=True), Round(2, ("c",), (), ()))
     write_rounds(tmp_path, "f", rounds)
     assert read_rounds(tmp_path, "f") == rounds
     with pytest.raises(PlanMismatch, match="belongs to another plan"):
@@ -208,8 +238,8 @@ def _cheap(monkeypatch):
     """Rounds of few iterations; controls have their own test."""
     asked = execution.next_round
 
-    def shorter(results):
-        found = asked(results)
+    def shorter(results, **options):
+        found = asked(results, **options)
         fewer = {"n_iter": 2, "n_restarts": 1}
         return found and replace(found, steps=tuple(replace(s, params={**s.params, **fewer}) for s in found.steps))
 

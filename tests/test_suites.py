@@ -52,12 +52,11 @@ def test_the_claimed_suite_holds_the_five_attacks_of_the_paper():
 
 
 @pytest.mark.parametrize("suite", list(SUITES.values()), ids=list(SUITES))
-def test_step_names_are_unique_and_controls_come_last(suite):
+def test_step_names_are_unique_and_controls_come_last_but_for_late_steps(suite):
     names = [step.name for step in suite.steps]
     assert len(names) == len(set(names))
-    scopes = [step.scope for step in suite.steps]
-    order = ["all", "survivors", "control"]
-    assert scopes == sorted(scopes, key=order.index)
+    ranks = [step.late * 10 + ["all", "survivors", "control"].index(step.scope) for step in suite.steps]
+    assert ranks == sorted(ranks) or (not suite.rounds and [r % 10 for r in ranks] == sorted(r % 10 for r in ranks))
 
 
 @pytest.mark.parametrize("name", ["quick", "adaptive"])
@@ -65,7 +64,7 @@ def test_judging_suites_hold_claimed_steps_an_unsaturated_loss_and_a_control(nam
     steps = SUITES[name].steps
     assert [s.suite for s in steps].count("claimed") >= 3
     assert {"rescaled-ce", "apgd-margin"} <= {s.name for s in steps}
-    control = steps[-1]
+    (control,) = (s for s in steps if s.scope == "control")
     assert (control.scope, control.eps, control.limit) == ("control", 1.0, 100)
 
 
@@ -100,7 +99,8 @@ def test_get_suite():
     with pytest.raises(UnknownName, match=r"unknown suite 'adaptve': did you mean 'adaptive'\?"):
         get_suite("adaptve")
     with pytest.raises(
-        UnknownName, match=r"unknown suite 'zzz': known are adaptive, claimed, full, plus, quick, rand, standard\."
+        UnknownName,
+        match=r"unknown suite 'zzz': known are adaptive, claimed, diagnose, full, plus, quick, rand, standard\.",
     ):
         get_suite("zzz")
 

@@ -10,14 +10,21 @@ from audit.suites import UNBOUNDED
 from audit.types import Step
 from audit.weakened import weakened
 
-PGD = Step("pgd-20", "pgd", "claimed", "all", params={"steps": 20, "rel_stepsize": 0.1, "loss": "ce", "random": True})
+PGD = Step(
+    "pgd-20",
+    "pgd",
+    "claimed",
+    "all",
+    params={"steps": 20, "rel_stepsize": 0.1, "loss": "ce", "random": True, "target": "none"},
+)
 SQUARE = Step("square", "square", "adaptive", params={"n_queries": 5000, "resample": 0})
 
 
 def cost(step: Step, params: dict) -> tuple[int, int]:
     if step.attack == "square":
         return params["n_queries"], 0
-    return int(params.get("steps", params.get("n_iter"))), int(params.get("steps", params.get("n_iter")))
+    steps = int(params.get("steps", params.get("n_iter")))
+    return steps + (params.get("target", "none") != "none"), steps
 
 
 def test_the_suite_itself_is_not_weakened():
@@ -36,6 +43,7 @@ def test_the_suite_itself_is_not_weakened():
         (PGD, "rel_stepsize", 0.01, ["pgd-20.rel_stepsize: 0.1 -> 0.01"]),
         (PGD, "rel_stepsize", 50.0, ["pgd-20.rel_stepsize: 0.1 -> 50.0"]),  # the cost does not tell
         (PGD, "loss", "none", ["pgd-20.loss: ce -> none"]),
+        (PGD, "target", "second", ["pgd-20.target: none -> second"]),  # though it costs more
         (PGD, "random", False, ["pgd-20.random: True -> False"]),
         (UNBOUNDED, "n_iter", 1, ["unbounded.n_iter: 100 -> 1"]),  # nor may a control be made easy
     ],

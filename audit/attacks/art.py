@@ -13,8 +13,9 @@ What is known of ART, and what is done about it here:
 
 Not registered: ART's AutoAttack is not AutoAttack (it holds DeepFool, not FAB); its DeepFool left 92 % of images of a
 saturated network uncrossed where foolbox's leaves none; its targeted attacks may return originals (#2256), so only
-untargeted ones are used, and `target` of C&W runs them on two logits (`audit.attacks.rounds.Toward`); its Wasserstein attack overflows on its defaults, widens its ball while it runs, and where
-it was made to run, no image that it found was adversarial within 1.25 times the Linf distance to the boundary.
+untargeted ones are used, and `target` of C&W runs them on two logits (`audit.attacks.rounds.Toward`); its Wasserstein
+attack overflows on its defaults, widens its ball while it runs, and where it was made to run, no image that it found
+was adversarial within 1.25 times the Linf distance to the boundary.
 Importing ART creates the folder `~/.art`.
 """
 
@@ -87,7 +88,8 @@ def cw_l0(
     """The adversarial image with the fewest changed values (of each channel): the paper's loop around the L2 attack.
 
     Each of up to `rounds` rounds fixes at most the `share` of the values left that matters least; the authors fix
-    fewer at a time and take 1,000 steps. 10 are affordable and found smaller changes than 20 here: they need to find a direction, not a distance.
+    fewer at a time and take 1,000 steps. 10 are affordable and found smaller changes than 20 here: they need to find a
+    direction, not a distance.
     """
     found = fewest(
         model, x, y, steps=steps, searches=search_steps, rounds=rounds, share=share, rate=learning_rate

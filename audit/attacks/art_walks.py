@@ -40,7 +40,7 @@ Walk = type("Walk", (_Started, BoundaryAttack), {})
 
 
 def walk(eye: Watched, inner: EvasionAttack, image: Tensor, label: Tensor) -> Watched:
-    """Draw starts until one is adversarial, then run `inner` from the nearest one so far, until the queries are spent."""
+    """Draw starts until one is adversarial, then run `inner` from the nearest so far until the queries are spent."""
     with suppress(Spent):
         while eye.reach == float("inf"):
             eye.predict(_starts(image).numpy())

@@ -77,7 +77,7 @@ class _L2(library.L2FMNAttack):  # type: ignore[misc]
 
 
 class _L0(library.L0FMNAttack):  # type: ignore[misc]
-    """foolbox keeps one pixel more than epsilon, and asks for a pixel that is not there where epsilon is all of them."""
+    """foolbox keeps a pixel more than epsilon, and asks for one that is not there where epsilon is all of them."""
 
     def project(self, x: Any, x0: Any, epsilon: Any) -> Any:
         delta = (x.raw - x0.raw).flatten(1)

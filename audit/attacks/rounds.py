@@ -1,4 +1,4 @@
-"""Several runs of one attack, of which each image keeps its best: restarts from other random points, and target classes.
+"""Several runs of one attack, of which each image keeps its best: restarts from other points, and target classes.
 
 A targeted run climbs towards one class and is judged like any other: whatever class an image ends in, it is adversarial
 when that is not its own.
@@ -118,7 +118,7 @@ def in_rounds(cost: Cost) -> Cost:
 class Toward(nn.Module):
     """`model` with two logits for images (n, c, h, w): the largest of the other classes', and that of class `goal`.
 
-    An attack away from class 0 of this is an attack towards `goal`, for losses on the margin the library's own one.
+    An attack away from class 0 of this is one towards `goal`; on the margin its loss is the targeted margin.
     """
 
     def __init__(self, model: nn.Module, goal: int) -> None:
@@ -133,7 +133,7 @@ class Toward(nn.Module):
 
 
 def class_by_class(run: Callable[[nn.Module, Tensor, Tensor], Tensor], model: nn.Module, x: Tensor, y: Tensor) -> Run:
-    """A `Run` from an attack (model, images, labels) that has no targets: the images of one goal at a time, by `Toward`."""
+    """A `Run` from an attack (model, images, labels) without targets: the images of one goal at a time, by `Toward`."""
 
     def aimed(goal: Tensor | None) -> Tensor:
         if goal is None:

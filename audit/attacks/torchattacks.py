@@ -1,8 +1,8 @@
 """FGSM, BIM, PGD and kin from torchattacks 3.5.1: the attacks that most papers report, under cross-entropy; and SPSA.
 
 Papers write BIM(n1, n2) and Madry(n1, n2) for n2 steps of eps/n1: `bim` and `pgd` with rel_stepsize 1/n1 and steps n2.
-The option `target` (`audit.attacks.rounds`) is the library's targeted mode: down the cross-entropy of another class. The
-library has no restarts; those of `pgd` and `pgd-l2` are a loop of ours around it.
+The option `target` (`audit.attacks.rounds`) is the library's targeted mode: down the cross-entropy of another class.
+The library has no restarts; those of `pgd` and `pgd-l2` are a loop of ours around it.
 
 torchattacks averages the loss over the batch before it differentiates, so gradients below about 1e-38 times the
 batch size vanish. That is part of what a reported "PGD" number means, and is kept.

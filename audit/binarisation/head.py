@@ -58,12 +58,12 @@ def fit(features: Floats, far: Bools) -> Head:
     return Head(head.weight, head.bias, float(((head.scores(rows) > 0) == far).mean()))
 
 
-def closer(head: Head, scores: Floats, far: Bools, closeness: float) -> Head:
-    """The head with its threshold moved by the fraction `closeness` of the way to the far point of highest score.
+def closer(head: Head, far_score: float, closeness: float) -> Head:
+    """The head with its threshold moved by the fraction `closeness` of the way to a far point of that score.
 
-    scores: of the training rows (m,). The nearer to 1, the fewer images are adversarial; the far point stays one.
+    The nearer to 1, the fewer images are adversarial; the far point stays one.
     """
-    return Head(head.weight, head.bias - closeness * float(scores[far].max()), head.accuracy)
+    return Head(head.weight, head.bias - closeness * far_score, head.accuracy)
 
 
 def scaled_to(head: Head, scores: Floats, spread: float) -> Head:

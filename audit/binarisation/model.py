@@ -40,14 +40,16 @@ class Tap(nn.Module):
 class Heads(nn.Module):
     """A two-class head for each of n images: weight (n, d), bias (n,); features (m, ...) -> logits (m, 2).
 
-    `owner` (m,), set before each pass, tells whose head answers which row.
+    `owner` (m,), set before each pass, tells whose head answers which row. instead_of: the layer that they replace: a
+    purifier may still ask it, so a cast of the whole model has to reach it, and it is kept as a part without being used.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, instead_of: nn.Module) -> None:
         super().__init__()
+        self.instead_of = instead_of
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.owner = torch.zeros(0, dtype=torch.int64)
@@ -156,9 +158,9 @@ class Readout:
 
     def binary(self, weight: Tensor, bias: Tensor, clean: Tensor, norm: Norm) -> Binary:
         """The defense with heads (n, d) and (n,) for the images `clean` (n, c, h, w); modules of its own each time."""
-        heads = Heads(weight, bias)
-        whole = structure.replace(structure.mirror(self._mirror), self.name, heads)
-        return Binary(whole, heads, clean, norm).eval()
+        whole = structure.mirror(self._mirror)
+        heads = Heads(weight, bias, whole.get_submodule(self.name))
+        return Binary(structure.replace(whole, self.name, heads), heads, clean, norm).eval()
 
 
 class _Wide(nn.Module):

@@ -14,7 +14,7 @@ LONGEST = 64.0  # no draw needs to be stretched further before pixels with room 
 HALVINGS = 32
 
 
-def check_norm(norm: Norm) -> None:
+def check_norm(norm: str) -> None:
     """Raise Unsupported for a norm in whose ball nothing can be drawn."""
     if norm not in DRAWS["uniform"]:
         raise Unsupported(

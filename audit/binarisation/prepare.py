@@ -9,7 +9,7 @@ from typing import Any
 from audit import registry
 from audit.binarisation.points import check_norm
 from audit.binarisation.result import BinarisationTest
-from audit.binarisation.run import binarisation_test
+from audit.binarisation.run import binarisation_test, check_step
 from audit.errors import BadInput
 from audit.filled import filled
 from audit.gates import deterministic
@@ -20,7 +20,7 @@ from audit.runner import Prepared, prepare
 from audit.settings import resolve_temperature
 from audit.sources import Sources
 from audit.suites import SUITES, steps_for
-from audit.types import Norm, Step
+from audit.types import Step
 
 FIRST = ("adaptive", "full", "quick")  # where a step's name is looked up before the other suites
 SPARE = 3  # times the images asked for are loaded, so that so many are classified correctly
@@ -29,7 +29,7 @@ SPARE = 3  # times the images asked for are loaded, so that so many are classifi
 def binarise(
     defense: str, attack: str, *, n: int = 64, settings: Sequence[str] = (), seed: int = 0, batch_size: int = 250,
     beat: Callable[[str], None] = lambda _: None, dataset: str = "fashion_mnist", data: str | Path | None = None,
-    data_dir: str | Path | None = None, download: bool = False, norm: Norm = "Linf", **options: Any,
+    data_dir: str | Path | None = None, download: bool = False, norm: str = "Linf", **options: Any,
 ) -> BinarisationTest:  # fmt: skip
     """Test one attack on one defense; see `audit.binarisation` for what that means.
 
@@ -41,18 +41,12 @@ def binarise(
     check_norm(norm)
     if n < 1:
         raise BadInput(f"--n is {n}, expected at least 1")
-    place = {"data": data and Path(data), "data_dir": data_dir and Path(data_dir), "download": download}
-    there = len(Sources(**place).images(dataset).x)  # type: ignore[arg-type]
+    data, data_dir = (None if given is None else Path(given) for given in (data, data_dir))
+    there = len(Sources(data=data, data_dir=data_dir, download=download).images(dataset).x)
     prepared = prepare(
-        defense,
-        dataset=dataset,
-        seed=seed,
-        batch_size=batch_size,
-        norm=norm,
-        n=min(there, SPARE * n),
-        **place,
-        **options,
-    )  # type: ignore[arg-type]
+        defense, dataset=dataset, data=data, data_dir=data_dir, download=download, seed=seed, norm=norm,
+        batch_size=batch_size, n=min(there, SPARE * n), **options,
+    )  # fmt: skip
     step = chosen_step(prepared, attack, settings, dataset if data is None else None)
     target, plan = prepared.target, prepared.plan
     return binarisation_test(
@@ -65,12 +59,13 @@ def binarise(
 def chosen_step(prepared: Prepared, attack: str, settings: Sequence[str], dataset: str | None) -> Step:
     """The step named `attack` as the rules have it for this defense, with its options and its temperature.
 
-    Raises BadInput for a name that is neither a step nor an attack and for one that the rules leave out.
+    Raises BadInput for a name that is neither a step nor an attack, and for one that the rules leave out; Unsupported.
     """
     plan = prepared.plan
     identity = plan.identity
     nature = Nature.of(prepared.target.traits, staged=identity["staged"], drift=plan.profile["max_draw_difference"])
     step = _named(attack, identity["defense"], nature)
+    check_step(step, plan.threat)
     _, (step,), _ = filled((step,), settings, plan.threat, prepared.target.x.shape[1:], dataset)
     return resolve_temperature((step,), plan.profile["logit_gap"])[0]
 

@@ -17,6 +17,8 @@ from audit.rng import Stream
 from audit.types import ThreatModel
 
 BLIND = 200  # random tries that tell how hard a problem is, however short the attack (the published runs' number)
+HARDER = 4  # times the points inside
+RANDOM = (0.8, 0.95)  # closeness for a random defense, at first and when hardened
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,18 @@ class Problem:
 def suited(settings: Settings, features: int, *, random: bool) -> Settings:
     """The settings for a model with so many features. Raises BadInput for values that make no problem."""
     check(settings)
+    rest, most = settings.far + settings.extra_far, features - 1
     if random:
-        settings = replace(settings, closeness=0.0)
-    rows = settings.inner + settings.far + settings.extra_far
-    most = features - 1
-    inner = min(rows, most) // 2 if random else min(settings.inner, most - settings.far - settings.extra_far)
-    return replace(settings, inner=max(inner, 1))
+        inner = min(settings.inner, (most - settings.extra_far) // 2)
+        return replace(settings, inner=max(inner, 1), closeness=min(settings.closeness, RANDOM[0]))
+    return replace(settings, inner=max(min(settings.inner, most - rest), 1))
+
+
+def harder(settings: Settings, *, random: bool) -> Settings:
+    """Settings under which fewer images are adversarial: more points inside, or a threshold nearer to a random far one."""
+    if random:
+        return replace(settings, closeness=max(settings.closeness, RANDOM[1]))
+    return replace(settings, inner=HARDER * settings.inner)
 
 
 def check(settings: Settings) -> None:
@@ -73,7 +81,8 @@ def build(
         asked, _ = readout.features(blind)
     rows, is_far = _numbers(features), np.arange(len(features)) >= len(inner)
     is_outer = is_far & (np.arange(len(features)) < len(inner) + len(repeated))
-    head = _head(rows, is_far, is_outer, settings, float(logits.max() - logits.min()), random=random)
+    spread = float(logits.max() - logits.min()) if settings.spread == "adaptive" else 1.0
+    head = _head(rows, is_far, is_outer, settings.closeness, spread, random=random)
     if head is None:
         return Problem(None, far[0], blind[:2])
     order = head.scores(_numbers(asked))
@@ -81,15 +90,19 @@ def build(
     return Problem(head, nearest, blind[[int(order[:tries].argmax()), int(order[:BLIND].argmax())]])
 
 
-def _head(rows: Floats, far: Bools, at_eps: Bools, settings: Settings, own: float, *, random: bool) -> Head | None:
-    """The fitted, moved and scaled head, or None where it does not separate the rows. own: range of the own logits."""
+def _head(rows: Floats, far: Bools, at_eps: Bools, closeness: float, spread: float, *, random: bool) -> Head | None:
+    """The fitted, moved and scaled head; None where it does not separate the rows, or where they are no numbers.
+
+    far: which rows (m,) have label 1; at_eps: which of them count for the threshold.
+    """
     if not np.isfinite(rows).all():
         return None
     head = fit(rows, far)
     if head.accuracy < 1 and not random:
         return None
-    head = closer(head, head.scores(rows), at_eps, settings.closeness)
-    return scaled_to(head, head.scores(rows), own if settings.spread == "adaptive" else 1.0)
+    scores = head.scores(rows[at_eps])
+    head = closer(head, float(np.median(scores) if random else scores.max()), closeness)
+    return scaled_to(head, head.scores(rows), spread)
 
 
 def _numbers(features: Tensor) -> Floats:

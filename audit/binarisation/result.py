@@ -26,7 +26,7 @@ class Settings:
 
     The defaults are those of the published runs (with corners, as they had for robust models), but for the closeness
     (0.9999 there; float32 has to tell the two apart) and for the cap on inner points. Of a random defense half the points
-    are draws of the far one, and the threshold stays in the middle: no single draw is typical of a point.
+    are draws of the far one, and the threshold keeps its distance from their median: no single draw is typical.
     """
 
     inner: int = 999
@@ -46,8 +46,8 @@ class BinarisationTest:
 
     outcomes, images: one for each image tried, with its index. found: adversarial images of the attack, judged by the
     exact model. random_found: those of a random attacker with `tries` tries each. features: how many the last layer
-    gets; inner: how many points inside each fit had; hardened: by which factor that was raised because the random
-    attacker found too many. error: what an attack that crashed said; an image it crashed on was not found.
+    gets; inner: how many points inside each fit had; hardened: were the models made harder because a random attacker
+    found too many? error: what an attack that crashed said; an image it crashed on was not found.
     """
 
     step: Step
@@ -60,7 +60,7 @@ class BinarisationTest:
     tries: int
     features: int
     inner: int
-    hardened: int
+    hardened: bool
     settings: Settings
     error: str | None = None
 

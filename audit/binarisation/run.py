@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from adapters.probe import Probe
 from audit import registry
 from audit.binarisation.model import Ambiguous, Binary, Readout, apart
 from audit.binarisation.points import check_norm
-from audit.binarisation.problem import Problem, build, suited
+from audit.binarisation.problem import Problem, build, harder, suited
 from audit.binarisation.result import TOO_EASY, BinarisationTest, Outcome, Settings
 from audit.court import Court, judge_attack
 from audit.engine import call
@@ -22,8 +22,6 @@ from audit.geometry import contains, project
 from audit.oracle import SELECTION_DRAWS, Oracle, check_mode
 from audit.rng import Stream, derive_seed
 from audit.types import Step, ThreatModel
-
-HARDER = 4  # times the inner points, once, where a random attacker finds too many
 
 
 def binarisation_test(
@@ -42,7 +40,9 @@ def binarisation_test(
     problem, BadModel when the model cannot be judged.
     """
     threat = threat if step.eps is None else ThreatModel(threat.norm, step.eps)
-    _check(step, threat, n)
+    check_step(step, threat)
+    if n < 1:
+        raise BadInput(f"--n is {n}, expected at least 1")
     check_mode(model)
     chosen = _correct(model, x, y, n, draws, seed, batch_size)
     with Stream(derive_seed(seed, "binarisation", "readout")):
@@ -51,10 +51,10 @@ def binarisation_test(
     asked = suited(settings or Settings(), features, random=draws > 1)
     tries = min(max(registry.attacks.load(step.attack).cost(step.params)[0], 1), asked.most_tries)
     setup = _Setup(readout, x[chosen], threat, asked, draws, seed, tries, batch_size, beat)
-    harder = 1
     ready = setup.ready(asked)
-    if ready.blind_share >= TOO_EASY:
-        harder, asked = HARDER, replace(asked, inner=HARDER * asked.inner)
+    easy = ready.blind_share >= TOO_EASY
+    if easy:
+        asked = harder(asked, random=draws > 1)
         ready = setup.ready(asked)
     beat(f"attacking {len(ready.rows)} two-class models")
     found, error = _attack(setup, ready, step, replay)
@@ -63,19 +63,20 @@ def binarisation_test(
         outcomes[row] = "found" if hit else "missed" if error is None else "crashed"
     return BinarisationTest(
         step, threat.norm, threat.eps, seed, tuple(outcomes), tuple(chosen), ready.random_found, tries, features,
-        asked.inner, harder, asked, error,
+        asked.inner, easy, asked, error,
     )  # fmt: skip
 
 
-def _check(step: Step, threat: ThreatModel, n: int) -> None:
+def check_step(step: Step, threat: ThreatModel) -> None:
+    """Raise Unsupported for a norm or an attack that cannot be tested."""
     check_norm(threat.norm)
     attack = registry.attacks.load(step.attack)
     if threat.norm not in attack.norms:
-        raise Unsupported(f"attack {step.attack} supports {', '.join(attack.norms)}, not {threat.norm}")
+        raise Unsupported(
+            f"attack {step.attack} supports {', '.join(attack.norms)}, not {threat.norm}; choose another --norm"
+        )
     if step.attack == "transfer":
-        raise Unsupported("attack transfer shows images of another network, expected one that asks this model")
-    if n < 1:
-        raise BadInput(f"--n is {n}, expected at least 1")
+        raise Unsupported("attack transfer shows images of another network; name an attack that asks this model")
 
 
 def _correct(model: nn.Module, x: Tensor, y: Tensor, n: int, draws: int, seed: int, batch_size: int) -> list[int]:

@@ -15,13 +15,20 @@ from audit.commands.common import resumable, typed_command
 
 
 def diagnose(
-    defense: o.Defense,
-    dataset: o.Dataset = "fashion_mnist",
+    defense: o.AnyDefense = None,
+    model: o.Model = None,
+    dataset: o.AnyDataset = None,
     data: o.Data = None,
     data_dir: o.DataDir = None,
     weights: o.Weights = None,
     network: o.Network = None,
     width: o.Width = None,
+    model_dir: o.ModelDir = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    resize: o.Resize = None,
+    value_range: o.ValueRange = None,
+    trait: o.Traits = None,
     n: Annotated[int | None, typer.Option(help="Look at the first n images (default: 64).")] = None,
     seed: o.Seed = 0,
     eps: o.Eps = None,
@@ -34,10 +41,12 @@ def diagnose(
     """Run the diagnoses alone, on short attacks, and print each with its finding."""
     from audit import display, execution, runner
     from audit.live import LiveTable
+    from audit.models import preprocessing
 
     prepared = runner.prepare(
-        defense, suite="diagnose", dataset=dataset, data=data, data_dir=data_dir, weights=weights, n=n, seed=seed,
-        eps=eps, norm=norm, device=device, network=network, width=width, command=typed_command(),
+        defense, model=model, suite="diagnose", dataset=dataset, data=data, data_dir=data_dir, weights=weights, n=n, seed=seed,
+        eps=eps, norm=norm, device=device, network=network, width=width, model_dir=model_dir,
+        traits=trait or (), preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip
     run_dir, prepared = runner.enter(prepared, out)
     console = Console(quiet=quiet or as_json, stderr=as_json)

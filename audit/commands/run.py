@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,7 +15,9 @@ from audit.commands.common import resumable, typed_command
 from audit.errors import BadInput
 
 if TYPE_CHECKING:
+    from audit.budget import Budget
     from audit.runner import Prepared
+    from audit.summary import Audit
 
 
 def run(
@@ -55,6 +57,7 @@ def run(
     budget: o.Time = None,
     budget_queries: o.Passes = None,
     fail_on: o.Verdicts = None,
+    reference: o.References = "",
     check: o.Check = None,
     retry_errors: o.RetryErrors = False,
     quiet: o.Quiet = False,
@@ -62,13 +65,14 @@ def run(
     dry_run: o.DryRun = False,
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
-    from audit import display, execution, runner
+    from audit import display, runner
     from audit.baselines import comparable, read_baseline
     from audit.budget import parse_budget
     from audit.commands.check import judge
     from audit.guard import Rules
-    from audit.live import LiveTable
     from audit.models import preprocessing
+    from audit.paired import FOLDER
+    from audit.references import prepare_references
     from audit.regression import refuse_what_differs
     from reports import write_reports
 
@@ -77,11 +81,13 @@ def run(
     frozen = None if check is None else read_baseline(check)
     console = Console(quiet=quiet or as_json, stderr=as_json)
     allowance = parse_budget(budget, budget_queries)
+    shared: dict[str, Any] = {
+        "suite": suite, "data": data, "data_dir": data_dir, "download": download, "seed": seed, "norm": norm,
+        "device": device, "batch_size": batch_size, "settings": set_ or (), "model_dir": model_dir,
+    }  # fmt: skip
     prepared = runner.prepare(
-        defense, model=model, suite=suite, dataset=dataset, data=data, data_dir=data_dir, download=download, weights=weights, n=n,
-        seed=seed, eps=eps, norm=norm, device=device, batch_size=batch_size, settings=set_ or (),
-        claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
-        network=network, width=width, model_dir=model_dir, traits=trait or (),
+        defense, model=model, dataset=dataset, weights=weights, n=n, eps=eps, **shared, claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
+        network=network, width=width, traits=trait or (),
         preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip
     if frozen is not None:  # said before hours of attacks
@@ -89,13 +95,13 @@ def run(
     if dry_run:
         _print_plan(prepared, Console(quiet=quiet), as_json=as_json)
         return
+    others = prepare_references(reference, prepared, shared)
     run_dir, prepared = runner.enter(prepared, out, retry_errors=retry_errors)
-    console.print(display.heading(prepared.plan, run_dir), soft_wrap=True)
-    with (
-        resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
-        LiveTable(console, prepared.plan, [f + b for f, b in display.costs(prepared.plan.steps)]) as watcher,
-    ):
-        audit = execution.execute(prepared, run_dir, watcher, allowance)
+    for name, other in others.items():
+        place, other = runner.enter(other, run_dir / FOLDER / name, retry_errors=retry_errors)
+        _attacked(other, place, console, allowance, run_dir)
+        write_reports(place)
+    audit = _attacked(prepared, run_dir, console, allowance, run_dir)
     if allowance.spent and audit.results.missing:
         console.print(str(allowance), soft_wrap=True)
     report = write_reports(run_dir)
@@ -107,6 +113,20 @@ def run(
         judge(audit, check, Rules(fail_on=(*reasons, "drop")), quiet=quiet, to=sys.stderr if as_json else None)
     elif audit.verdict.outcome in reasons:
         raise typer.Exit(1)
+
+
+def _attacked(prepared: Prepared, place: Path, console: Console, allowance: Budget, run_dir: Path) -> Audit:
+    """Run a plan in its directory under a live table. run_dir: that of the whole command, a reference's lies inside."""
+    from audit import display, execution
+    from audit.live import LiveTable
+
+    console.print(display.heading(prepared.plan, place), soft_wrap=True)
+    costs = [forward + backward for forward, backward in display.costs(prepared.plan.steps)]
+    with (
+        resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
+        LiveTable(console, prepared.plan, costs) as watcher,
+    ):
+        return execution.execute(prepared, place, watcher, allowance)
 
 
 def _print_plan(prepared: Prepared, console: Console, *, as_json: bool) -> None:

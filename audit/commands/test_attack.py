@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from audit.binarisation.result import BinarisationTest
 
 
-def test_attack(
+def attack_test(
     defense: o.Defense,
     attack: Annotated[str, typer.Option(help="A step of a suite, as bim-20 or rescaled-ce, or any attack.")],
     dataset: o.Dataset = "fashion_mnist",
@@ -73,12 +73,9 @@ def _table(defense: str, found: BinarisationTest) -> Table:
         ("attack", " behind ".join([found.step.attack, *reversed(wide)])),
         ("options", ", ".join(f"{k}={v}" for k, v in found.step.params.items()) or "none"),
         ("images", f"{found.n}, setup failed for {found.setup_failed}"),
-        ("found by the attack", share(found.asr and found.asr.accuracy)),
+        ("found by the attack", share(found.asr.accuracy if found.asr else None)),
         (f"found by {found.tries:,} random tries", share(found.random_asr)),
-        (
-            "points inside, features",
-            f"{found.inner}, {found.features}" + (", made harder" if found.hardened > 1 else ""),
-        ),
+        ("points inside, features", f"{found.inner}, {found.features}" + (", made harder" if found.hardened else "")),
     ]
     threat = ThreatModel(found.norm, found.eps)  # type: ignore[arg-type]
-    return table(f"{found.step.name} on {defense}, {threat}", ("", ""), rows)
+    return table(f"{found.step.name} on {defense}, {threat}", ("what", "value"), rows)

@@ -22,6 +22,7 @@ from audit.diagnoses.behaviour import batch_dependent, quantised_output, statefu
 from audit.diagnoses.carlini import claimed_attacks_too_weak, weakened_attacks, white_box_misses
 from audit.diagnoses.common import BLACK_BOX, UNSATURATED
 from audit.diagnoses.conduct import FORWARD_SAMPLE, adapter_forward, clean_accuracy_handshake, run_integrity
+from audit.diagnoses.explained import explained
 from audit.diagnoses.gradients import (
     exploding_gradient,
     masked_gradient,
@@ -70,12 +71,13 @@ LAST = (weakened_attacks, clean_accuracy_handshake, adapter_forward, reference_c
 def diagnose(results: Results) -> tuple[Diagnosis, ...]:
     """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares.
 
-    What a round answered is "resolved": its steps ran, and the worst case no longer moves.
+    What a round answered is "resolved": its steps ran, and the worst case no longer moves. What follows from another
+    finding leaves the blocking to that one.
     """
     answered = settled(results)
-    return tuple(
+    return explained(tuple(
         replace(d, status="resolved") if d.status == "flagged" and d.name in answered else d for d in _all(results)
-    )
+    ))  # fmt: skip
 
 
 def _all(results: Results) -> tuple[Diagnosis, ...]:

@@ -13,6 +13,7 @@ from audit.types import Diagnosis, DiagnosisStatus
 UNSATURATED = ("rescaled-ce", "float64-ce", "apgd-margin", "apgd-dlr", "apgd-t", "fab-t")
 BLACK_BOX = ("square",)
 ESTIMATORS = ("nes", "spsa")  # gradients from scores over a radius: they see neither a false gradient nor a rough loss
+BRIDGES = ("bpda", "front", "unroll")  # adapters that give a part another backward pass
 DECISIONS = ("rays", "hopskipjump", "boundary")
 NOT_EXAMINED = "this run directory is older than the measurement"
 ZERO_SHARE = 0.01  # more zero gradients than this are a finding, and a remedy has to stay below the same bar
@@ -85,8 +86,8 @@ def through(results: Results) -> dict[str, bool]:
         return any(ran_clean(r) and fits(r) for r in results.counted)
 
     return {
-        "a step through BPDA or unrolling": any_step(lambda r: adapts(r, "bpda", "unroll")),
-        "a step made on the bare network": any_step(lambda r: adapts(r, "base")),
+        "a step through BPDA or unrolling": any_step(lambda r: adapts(r, *BRIDGES)),
+        "a step made on the bare network": any_step(lambda r: adapts(r, "base", "inner")),
         "Square end to end": ran_whole(results, BLACK_BOX),
     }
 
@@ -102,7 +103,7 @@ def white_box(results: Results) -> tuple[StepResult, ...]:
 
 def bridged(results: Results) -> bool:
     """An attack through BPDA or unrolling ran whole and without error, and had gradients or broke everything."""
-    return any(ran_clean(r) and effective(r) for r in results.counted if adapts(r, "bpda", "unroll"))
+    return any(ran_clean(r) and effective(r) for r in results.counted if adapts(r, *BRIDGES))
 
 
 def averaged(results: Results) -> bool:

@@ -40,5 +40,6 @@ INDEX: Mapping[str, str] = {
     "weakened_attacks": "an attack was made weaker than its suite has it",
     "clean_accuracy_handshake": "the clean accuracy is not the expected one",
     "adapter_forward": "an adapted model answers otherwise than the defense",
+    "reference_controls": "the attacks fail on models whose answer is known",
     "run_integrity": "the model was changed, or stored images do not stand up again",
 }

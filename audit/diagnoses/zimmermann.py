@@ -16,11 +16,12 @@ def binarisation(results: Results) -> Diagnosis:
     """Flagged when even the best of the attacks that were tested fails: it tests the attack, not the defense.
 
     Reads checks["binarisation"]: for each attack a mapping of name, attack, n, setup_failed, asr, interval, random_asr,
-    passed. A problem that a random attacker solves as well says nothing.
+    passed. To pass where a random attacker passes as well says nothing; to fail there says all the more.
     """
     name, remedy, reference = "binarisation", "a stronger attack: more steps, another loss, BPDA or EOT (audit test-attack tries one)", "Zimmermann et al. 2022, arXiv 2206.13991"  # fmt: skip
     entries: Sequence[Mapping[str, Any]] = results.checks.get("binarisation") or ()
-    telling = [e for e in entries if int(e["n"]) - int(e["setup_failed"]) > 0 and float(e["random_asr"]) < PASS]
+    tested = [e for e in entries if int(e["n"]) > int(e["setup_failed"])]
+    telling = [e for e in tested if not e["passed"] or float(e["random_asr"]) < PASS]
     if not telling:
         why = (
             "no test problem could tell an attack from random points"

@@ -59,11 +59,7 @@ class Calls:
         call.answer = answer if isinstance(answer, Tensor) else None
         if not self.open:
             self.root = call
-        instead = self._answered(call)
-        if instead is None:
-            return None
-        call.answer = instead
-        return instead
+        return self._answered(call)
 
 
 def _nothing(_: Call) -> None:
@@ -74,7 +70,7 @@ def _nothing(_: Call) -> None:
 def followed(model: nn.Module, answered: Answered = _nothing) -> Iterator[Calls]:
     """Hooks on every submodule of `model` while the block lasts; a part called by `.forward` is not seen.
 
-    answered: told of each call when it ends; a tensor that it returns takes the place of the answer.
+    answered: told of each call when it ends; a tensor that it returns goes on in place of the answer.
     """
     calls = Calls(answered)
     hooks = []

@@ -76,7 +76,8 @@ def _pass(model: nn.Module, x: Tensor, stream: Stream) -> tuple[Call, bool, list
             severed.remove(inner)
         severed.append(call)
         assert call.answer is not None
-        return call.answer.detach().requires_grad_()
+        call.answer = call.answer.detach().requires_grad_()
+        return call.answer.clone()  # what follows may work in place, which a leaf forbids
 
     images = x.clone().requires_grad_()
     with stream, torch.enable_grad(), followed(model, answered) as calls:

@@ -94,8 +94,8 @@ def a3(
 
     loss "margin": the original's, where all restarts but the first climb towards one of nine runner-up classes in turn
     (weight 0.8, true class drawn from [-0.5, 0.1]). loss "ce": as the super-fitting paper ran it, each direction
-    uniform, which is all of Eq. 4 and 5: of the original's statistics it says that they change part of the direction and
-    gain little. signs "statistics": as in the authors' public code, the two weights have the signs that the uniform
+    uniform, which is all of Eq. 4 and 5: of the original's statistics it says that they change part of the direction
+    and gain little. signs "statistics": as in the authors' public code, the two weights have the signs that the uniform
     directions of the first restart had on average where they led to success (0.8 or -0.8; [-0.5, 0.1] or [-0.1, 0.5]).
     There the whole data set is counted, here the images that are attacked together, so it is not the default.
     Not carried over: the discarding of images that look hard, which saves time and breaks nothing more. Images met on

@@ -47,7 +47,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
 
 
 def moved(z: Tensor, direction: Tensor, x: Tensor, threat: ThreatModel, rel_stepsize: float) -> Tensor:
-    """Images z (n, c, h, w) a step of `rel_stepsize` times eps up `direction`, back in the ball around x and the box."""
+    """Images z (n, c, h, w) a step of `rel_stepsize` * eps up `direction`, back in the ball around x and the box."""
     return project(z + rel_stepsize * threat.eps * steepest(direction, threat.norm), x, threat)
 
 

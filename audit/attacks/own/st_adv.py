@@ -32,7 +32,7 @@ def roughness(flow: Tensor) -> Tensor:
     """The flow loss of Eq. 4, for a flow (n, 2, h, w): (n,).
 
     The sum over pixels p, and over the neighbours q of each above, below, left and right, of
-    sqrt((u_p - u_q)^2 + (v_p - v_q)^2): every pair of neighbours counts twice. A pixel at the edge has fewer neighbours.
+    sqrt((u_p - u_q)^2 + (v_p - v_q)^2): every pair of neighbours counts twice. A pixel at the edge has fewer.
     """
     down = (flow[:, :, 1:] - flow[:, :, :-1]).square().sum(1)
     across = (flow[:, :, :, 1:] - flow[:, :, :, :-1]).square().sum(1)
@@ -58,7 +58,8 @@ def st_adv(
 ) -> Tensor:
     """A smooth flow of pixels, found by Adam on the margin plus `tau` times the roughness of the flow (Eq. 2 to 4).
 
-    tau is the paper's 0.05, and Eq. 4 is taken as printed. Rounding keeps its root differentiable where the flow is flat.
+    tau is the paper's 0.05, and Eq. 4 is taken as printed, but for 1e-8 that keeps its root differentiable where the
+    flow is flat.
     The paper bounds no norm. Here the moved image is clipped into the Linf ball before the model sees it, so that
     what counts is legal: a weaker attack than the paper's wherever an edge moves by more than eps. Each Adam step
     moves a pixel by about `lr` pixels. The paper uses L-BFGS, whose line search couples the images of a batch.

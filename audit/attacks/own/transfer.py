@@ -1,4 +1,4 @@
-"""Images made elsewhere: against another defense of the registry, or in an earlier run (Papernot et al. 2016, arXiv 1605.07277).
+"""Images made elsewhere: against another defense, or in an earlier run (Papernot et al. 2016, arXiv 1605.07277).
 
 Where the gradient of a defense misleads, the images of a plain model are a fair attack that asks it nothing.
 """

@@ -1,0 +1,40 @@
+"""One cause, not a list of its consequences: a comparison of attacks tells nothing new while a cause stands unanswered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from audit.types import Diagnosis
+
+COMPARISONS = (
+    "black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative", "larger_eps_does_not_help",
+    "incomplete_optimisation", "unbounded_control", "binarisation",
+)  # fmt: skip
+
+# Cause -> what follows from it. A rounding or a purifier without a gradient makes every gradient attack stand still, so
+# that blind ones get further and the unbounded one fails, too.
+FOLLOWS: Mapping[str, tuple[str, ...]] = {
+    "dynamic": ("shattered_gradient", "masked_gradient", "unstable_gradient", *COMPARISONS),
+    "shattered_gradient": COMPARISONS,
+    "vanishing_gradient": COMPARISONS,
+    "exploding_gradient": COMPARISONS,
+    "masked_gradient": COMPARISONS,
+    "unstable_gradient": COMPARISONS,
+    "batch_dependent": COMPARISONS,
+    "stateful": COMPARISONS,
+}
+
+
+def explained(diagnoses: tuple[Diagnosis, ...]) -> tuple[Diagnosis, ...]:
+    """The diagnoses, where one that follows from a flagged, blocking other says so and leaves the blocking to that one.
+
+    Once the cause is resolved, what is still flagged stands for itself, and blocks.
+    """
+    causes = [d.name for d in diagnoses if d.status == "flagged" and d.blocking and d.name in FOLLOWS]
+    because = {name: cause for cause in reversed(causes) for name in FOLLOWS[cause] if name != cause}
+    return tuple(
+        replace(d, blocking=False, sentence=f"{d.sentence}; it follows from {because[d.name]}")
+        if d.status == "flagged" and d.name in because else d
+        for d in diagnoses
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""Models to hold a defense against: the same suite on the same images, compared image by image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit import registry
+from audit.errors import BadInput
+from audit.runner import Prepared, prepare
+
+SHARED = ("suite", "data", "data_dir", "download", "seed", "norm", "device", "batch_size", "settings", "model_dir")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model to compare with: a defense as `--defense` or `--model` names it, with weights where it ships none."""
+
+    defense: str
+    summary: str
+    weights: Path | None = None
+
+
+STANDARD = Reference("undefended", "a network that was trained without any defense")
+PGD_AT = Reference("pgd_at", "adversarial training with PGD, which has stood since 2018")
+
+
+def named(text: str | Sequence[str]) -> tuple[str, ...]:
+    """The names in `standard,pgd_at`, or in a sequence. Raises BadInput for one that comes twice."""
+    names = tuple(filter(None, (n.strip() for n in (text.split(",") if isinstance(text, str) else text))))
+    folders = [folder(name) for name in names]
+    if len(set(folders)) < len(folders):
+        raise BadInput(
+            f"the references {', '.join(names)} name one model twice, expected different ones; leave one out"
+        )
+    return names
+
+
+def folder(name: str) -> str:
+    """What the run directory of a reference is called."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def find(name: str) -> Reference:
+    """A reference by its registered name; any other name is taken for a defense."""
+    if name in registry.references.names():
+        found: Reference = registry.references.load(name)
+        return found
+    return Reference(name, "")
+
+
+def prepare_references(
+    text: str | Sequence[str], prepared: Prepared, options: Mapping[str, Any]
+) -> dict[str, Prepared]:
+    """Each reference ready to run on the images of `prepared`, by the name of its directory.
+
+    options: those that the audit itself was prepared with; of these the suite, the images and their settings are shared.
+    Raises what `prepare` raises, and BadInput where the images would not be the same.
+    """
+    plan, found = prepared.plan, {}
+    for name in named(text):
+        reference = find(name)
+        shared = {key: options[key] for key in SHARED if key in options}
+        if not reference.defense.startswith("robustbench:"):
+            shared.pop("model_dir", None)
+        other = prepare(
+            reference.defense, weights=reference.weights, dataset=plan.identity["dataset"], n=plan.n, eps=plan.threat.eps,
+            **shared,
+        )  # fmt: skip
+        if other.plan.identity["dataset_digest"] != plan.identity["dataset_digest"]:
+            raise BadInput(f"reference {name!r} would see other images than the defense, expected the same; type --n")
+        found[folder(name)] = other
+    return found

@@ -1,0 +1,93 @@
+"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [NAME ...]`.
+
+Each patient (`tests.patients`) is audited as any model is, by nothing but what it answers. Printed is one line a patient:
+the flaw planted, what was raised, how much robust accuracy the audit leaves and how much the attack by hand does. The
+tables in docs/diagnoses.md are from such runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit import execution
+from audit.diagnoses import kind_of_masking
+from audit.runner import run
+from audit.summary import Audit
+from tests.patients import PATIENTS, Patient
+
+RAISED = ("flagged", "resolved")
+CLAIM = 0.95  # what the patient's authors say: above what any of them keeps
+SLACK = 0.02
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an audit said of a patient. raised: the diagnoses that fired, blocking ones first."""
+
+    patient: Patient
+    audit: Audit
+
+    @property
+    def raised(self) -> dict[str, bool]:
+        fired = [d for d in self.audit.diagnoses if d.status in RAISED]
+        return {d.name: d.blocking for d in sorted(fired, key=lambda d: not d.blocking)}
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the diagnosis: the planted flaw not seen, or a blocking one that is not there."""
+        expected = {self.patient.flag, *self.patient.allowed}
+        missed = (
+            [f"{self.patient.flag} not raised"] if self.patient.flag and self.patient.flag not in self.raised else []
+        )
+        return missed + [f"{name} raised" for name, blocks in self.raised.items() if blocks and name not in expected]
+
+    def __str__(self) -> str:
+        also = ", ".join(name for name, blocks in self.raised.items() if blocks and name != self.patient.flag) or "-"
+        by_hand = "" if self.patient.by_hand is None else f"{self.patient.by_hand:.1%}"
+        claimed = self.audit.claimed.accuracy if self.audit.claimed else float("nan")
+        return (
+            f"| {self.patient.name} | {self.patient.flag or '-'} | {kind_of_masking(self.audit.results) or '-'} | {also} | "
+            f"{claimed:.1%} | {self.audit.adaptive.accuracy:.1%} | {by_hand} | {self.audit.verdict.outcome} | "
+            f"{'; '.join(self.problems) or 'as it should'} |"
+        )
+
+
+def examined(patient: Patient, suite: str, seed: int, out: Path) -> Row:
+    """Audit a patient on its own images; the models of known answer are left out, they are the same for all."""
+    x, y = patient.images()
+    audit = run(
+        model=patient.build(), data=(x, y), suite=suite, n=len(x), eps=patient.eps, seed=seed, out=out,
+        claim_robust=CLAIM, claim_clean=patient.claimed_clean, traits=sorted(patient.traits),
+    )  # fmt: skip
+    return Row(patient, audit)
+
+
+def models(names: Iterable[str] = ()) -> list[Patient]:
+    """The patients that are models; the other three are attacks, and have tests of their own."""
+    chosen = [PATIENTS[name] for name in names] or list(PATIENTS.values())
+    return [patient for patient in chosen if patient.attack is None]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", default="diagnose")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("names", nargs="*")
+    asked = parser.parse_args()
+    execution.run_controls = lambda plan, device: []  # type: ignore[assignment]
+    print(
+        "| patient | planted | kind | blocks besides | CE attacks leave | audit leaves | by hand | verdict | |\n"
+        + "|---" * 9
+        + "|"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for patient in models(asked.names):
+            print(examined(patient, asked.suite, asked.seed, Path(folder) / patient.name), flush=True)
+
+
+if __name__ == "__main__":
+    main()

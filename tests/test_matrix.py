@@ -1,0 +1,44 @@
+"""The diagonal: each patient raises its own flag and no other blocking one, the healthy raise none."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit import execution
+from tests.matrix import SLACK, examined, models
+from tests.patients import PATIENTS
+
+QUICKEST = ("plain", "softmax_appended", "logits_times_1000", "quantised_input", "stateful")
+BROKEN = ("softmax_appended", "logits_times_1000", "quantised_input", "gradient_clipped", "thermometer")
+
+
+@pytest.fixture(autouse=True)
+def _cheap(monkeypatch):
+    """What is the same for every patient, or costs more than all its attacks, has tests of its own."""
+    monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])
+    monkeypatch.setattr(execution, "binarised", lambda plan, prepared: [])
+
+
+def check(name, out, seed=0):
+    row = examined(PATIENTS[name], "diagnose", seed, out)
+    assert not row.problems, str(row)
+    assert row.audit.verdict.outcome != "upheld"
+
+
+@pytest.mark.parametrize("name", QUICKEST)
+def test_the_diagonal_in_short(name, tmp_path):
+    check(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [p.name for p in models() if p.name not in QUICKEST])
+def test_the_diagonal(name, tmp_path):
+    check(name, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_rules_alone_get_as_far_as_the_attack_by_hand(name, tmp_path):
+    row = examined(PATIENTS[name], "adaptive", 0, tmp_path)
+    assert row.audit.adaptive.accuracy <= row.patient.by_hand + SLACK, str(row)
+    assert row.audit.verdict.outcome == "refuted", str(row)
