@@ -32,7 +32,10 @@ def watching(model: nn.Module) -> Iterator[list[Call]]:
 
         return hook
 
-    hooks = [part.register_forward_hook(watch(path)) for path, part in model.named_modules() if path]
+    parts = (
+        (path, part) for path, part in model.named_modules() if path and not isinstance(part, torch.jit.ScriptModule)
+    )
+    hooks = [part.register_forward_hook(watch(path)) for path, part in parts]  # compiled parts take none
     try:
         yield calls
     finally:

@@ -19,7 +19,7 @@ from audit.suites import SUITES
 
 
 def listing(kind: str, defense: str | None = None) -> Table | Group:
-    """The table of one kind: defenses, suites, attacks, datasets, or claims.
+    """The table of one kind: defenses, suites, attacks, datasets, references, or claims.
 
     defense: print the lines of the papers that speak of it, instead of their tables. Raises UnknownName when none does,
     BadInput for a defense beside another kind than claims.
@@ -30,6 +30,7 @@ def listing(kind: str, defense: str | None = None) -> Table | Group:
             "suites": _suites,
             "attacks": _attacks,
             "datasets": _datasets,
+            "references": _references,
             "claims": _tables,
         }
         return listed[kind]()
@@ -73,8 +74,15 @@ def _datasets() -> Table:
     rows = []
     for name in registry.datasets:
         known = registry.datasets.load(name)
-        rows.append((name, len(known.classes), "embedded (1,000)" if known.embedded else "--data-dir or --download"))
+        places = "embedded (1,000)" if getattr(known, "embedded", None) else "--data-dir or --download"
+        rows.append((name, len(known.classes), places))
     return table("datasets", ("name", "classes", "images"), rows)
+
+
+def _references() -> Table:
+    known = ((name, registry.references.load(name)) for name in registry.references)
+    rows = [(name, found.defense, found.summary) for name, found in known]
+    return table("references: these, and any defense", ("name", "defense", "what it is"), rows)
 
 
 def _tables() -> Table:

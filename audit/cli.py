@@ -23,6 +23,7 @@ from audit.commands.export import export
 from audit.commands.finished import report, verify
 from audit.commands.inspect import doctor, list_
 from audit.commands.leaderboard import leaderboard
+from audit.commands.new_defense import new_defense
 from audit.commands.run import run
 from audit.commands.test_attack import attack_test
 from audit.commands.train import train
@@ -36,12 +37,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "report": report,
     "verify": verify,
+    "leaderboard": leaderboard,
+    "export": export,
+    "new-defense": new_defense,
     "baseline": baseline,
     "check": check,
     "ci": ci,
     "test-attack": attack_test,
-    "leaderboard": leaderboard,
-    "export": export,
     "doctor": doctor,
 }
 

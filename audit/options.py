@@ -24,6 +24,7 @@ class Kind(StrEnum):
     suites = "suites"
     attacks = "attacks"
     datasets = "datasets"
+    references = "references"
     claims = "claims"
 
 
@@ -67,7 +68,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Settings = Annotated[list[str] | None, typer.Option("--set", help="step.option=value, as square.n_queries=1000.")]
 ClaimRobust = Annotated[float | None, typer.Option(help="A claimed robust accuracy, as 0.865.")]
 ClaimAttack = Annotated[str, typer.Option(help="The attack of that claim, as pgd-100; it joins the claimed attacks.")]
-Listed = Annotated[Kind, typer.Argument(help="defenses, suites, attacks, datasets or claims.")]
+Listed = Annotated[Kind, typer.Argument(help="defenses, suites, attacks, datasets, references or claims.")]
 Whose = Annotated[str | None, typer.Option("--defense", help="With claims: those that speak of this defense.")]
 ClaimLine = Annotated[str | None, typer.Option("--claim", help="Audit one printed claim: see `list claims`.")]
 ClaimClean = Annotated[float | None, typer.Option(help="The clean accuracy that goes with the claim, as 0.911.")]

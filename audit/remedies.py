@@ -7,16 +7,17 @@ images; the two that break most are then used on everything that still stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 from audit import registry
 from audit.diagnoses import diagnose
 from audit.diagnoses.settled import MOVED
+from audit.evidence import Evidence
 from audit.filled import enough
 from audit.plan import Plan
 from audit.results import Results, StepResult
-from audit.rules import AVERAGED, DRAWS
+from audit.rules import DRAWS
 from audit.suites import SUITES
 from audit.types import AdapterSpec, Diagnosis, Round, Step
 
@@ -36,51 +37,6 @@ OUTDONE = (
 ROUGH = ("masked_gradient", "unstable_gradient")
 ANSWERS = ("dynamic", "quantised_output", "declared_test_time_optimisation")
 UNFINISHED = ("incomplete_optimisation",)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the rules look at."""
-
-    results: Results
-    found: Mapping[str, Diagnosis]
-
-    def raised(self, *names: str) -> list[Diagnosis]:
-        """Those of the named diagnoses that fired, whether or not something resolved them since."""
-        return [self.found[n] for n in names if n in self.found and self.found[n].status in ("flagged", "resolved")]
-
-    def has(self, step: str) -> bool:
-        return any(s.name == step for s in self.results.plan.steps)
-
-    @property
-    def stochastic(self) -> bool:
-        return self.results.plan.draws > 1
-
-    @property
-    def staged(self) -> bool:
-        return bool(self.results.plan.identity.get("staged"))
-
-    @property
-    def alive(self) -> int:
-        return int(self.results.survives_all.sum())
-
-    @property
-    def trials(self) -> list[StepResult]:
-        """The ways round that were tried, best first; of equals the earlier."""
-        tried = [r for r in self.results.steps if r.step.scope == "trial"]
-        return sorted(tried, key=lambda r: -int(r.broken.sum()))
-
-    @property
-    def view(self) -> tuple[AdapterSpec, ...]:
-        """The adapters through which the strongest gradient attack so far saw the defense."""
-        if self.trials and self.trials[0].broken.any():
-            return self.trials[0].step.adapters
-        main = [s for s in self.results.plan.steps if s.name == "apgd-margin"]
-        return main[0].adapters if main else ()
-
-    def through(self, *adapters: AdapterSpec) -> tuple[AdapterSpec, ...]:
-        """Adapters for this defense: averaged over draws where it is random."""
-        return (*adapters, AVERAGED) if self.stochastic else adapters
 
 
 Rule = Callable[[Evidence], tuple[list[Diagnosis], list[Step]]]
@@ -150,9 +106,19 @@ def hidden_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
             for name, adapters, why in _ways(evidence)
         ]  # fmt: skip
     best = [r.step for r in evidence.trials[:2] if r.broken.any()]
-    return because, [
+    used = [
         _step(step.name.replace("try-", "best-"), "apgd-margin", step.adapters, step.why.partition(";")[0])
         for step in best
+    ]
+    return because, [*used, *(_unbounded_again(evidence) if best else ())]
+
+
+def _unbounded_again(evidence: Evidence) -> list[Step]:
+    """The suite's controls once more, through the best way: the first looked at a gradient that is none."""
+    controls = (s for s in evidence.results.plan.suite_steps if s.scope == "control")
+    return [
+        replace(step, name=f"{step.name}-again", adapters=evidence.view, why="with no bound, through the best way")
+        for step in controls
     ]
 
 

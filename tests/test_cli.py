@@ -227,7 +227,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):
         ("list suits", "error: invalid value for 'kind': 'suits' is not one of .*; did you mean 'suites'\\?"),
         ("list", "error: missing argument 'kind'.*defenses, suites.*; see `python -m audit list --help`"),
         ("rnu", "error: unknown command 'rnu': did you mean 'run'\\?"),
-        ("run", "error: missing option '--defense'; see `python -m audit run --help`"),
+        ("run", "error: expected a defense or a model, got neither; type --defense NAME or --model SCHEME:NAME"),
+        ("train", "error: missing option '--defense'; see `python -m audit train --help`"),
         (
             "run --defense x --n abc",
             "error: invalid value for '--n'.*valid integer.*; see `python -m audit run --help`",
@@ -399,7 +400,7 @@ def test_help_tells_the_exit_codes(command, capsys):
     assert call(command, "--help") == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "130 interrupted" in printed
-    assert "1 --fail-on matched, `verify` found a bad, missing or damaged unit, `doctor` a library" in printed
+    assert "1 --fail-on matched, an accuracy fell below its baseline, `verify` found a bad, missing or" in printed
     assert "or `test-attack` an attack that is too weak" in printed
 
 

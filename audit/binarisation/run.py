@@ -107,6 +107,8 @@ class _Ready:
 
 @dataclass(frozen=True)
 class _Setup:
+    """What all problems share; x (n, c, h, w) are the images tried."""
+
     readout: Readout
     x: Tensor
     threat: ThreatModel

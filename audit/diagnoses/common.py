@@ -36,10 +36,14 @@ def ran_clean(result: StepResult) -> bool:
 
 
 def control_left(results: Results) -> tuple[int, int]:
-    """(images that the unbounded controls attacked, images that they did not break)."""
+    """(images that unbounded controls attacked, images that none of them broke).
+
+    A control that looked through a useless gradient is repaired by one that looked past it.
+    """
     controls = [r for r in results.steps if r.step.scope == "control"]
-    attacked = sum(int(r.attacked.sum()) for r in controls)
-    return attacked, attacked - sum(int(r.broken.sum()) for r in controls)
+    attacked = np.logical_or.reduce([r.attacked for r in controls]) if controls else np.zeros(0, bool)
+    broken = np.logical_or.reduce([r.broken for r in controls]) if controls else attacked
+    return int(attacked.sum()), int((attacked & ~broken).sum())
 
 
 def zero_gradients(result: StepResult) -> float | None:

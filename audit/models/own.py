@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from adapters.black_box import BlackBox, from_estimator
@@ -97,6 +98,8 @@ def classifier(thing: Any, name: str) -> nn.Module:
 
     Raises BadModel for anything else, a class, or a module that stays in training mode.
     """
+    if isinstance(thing, torch.jit.ScriptModule):
+        return _evaluating(nn.Sequential(thing).train(thing.training))  # a script itself takes no hooks
     if isinstance(thing, nn.Module):
         return _evaluating(thing)
     if hasattr(thing, "predict") and hasattr(thing, "classes_"):

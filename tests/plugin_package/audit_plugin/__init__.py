@@ -1,0 +1,1 @@
+"""A plug-in: it imports robustness-audit, which does not know it."""
