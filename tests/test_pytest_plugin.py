@@ -134,3 +134,23 @@ def test_an_unchanged_model_is_not_attacked_again(run, pytester):
     assert written() == first
     run("def test_b(): pass", "--cache-clear").assert_outcomes(passed=1)
     assert written() > first
+
+
+def test_a_model_and_images_of_the_session_are_audited(run, pytester):
+    text = (
+        "import numpy as np\nimport torch\n\n"
+        "def test_a(assert_robust):\n"
+        "    torch.manual_seed(0)\n"
+        "    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)).eval()\n"
+        "    x = np.random.default_rng(0).random((12, 1, 8, 8), dtype=np.float32)\n"
+        "    y = model(torch.from_numpy(x)).argmax(1).numpy()\n"
+        '    found = assert_robust(model, (x, y), eps=0.001, claim=0.9, baseline="linear.json")\n'
+        "    assert found.clean.accuracy == 1\n"
+    )
+    run(text, "--audit-update-baseline").assert_outcomes(passed=1)
+    run(text).assert_outcomes(passed=1)
+    fallen = run(text.replace("eps=0.001, claim=0.9", "eps=0.5"), "--audit-update-baseline")
+    fallen.assert_outcomes(passed=1)  # no claim, and the new radius is frozen
+    other = run(text)
+    other.assert_outcomes(failed=1)
+    other.stdout.fnmatch_lines(['*eps: "0.5" -> "0.001"*'])
