@@ -49,7 +49,8 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget 
         unchanged = fingerprint_model(model) == before
         write_gallery(run_dir / "gallery.npz", plan, target, ledger)
         checks: dict[str, Any] = {"forward_mismatch": mismatch, "model_unchanged": unchanged, **verified}
-        if get_suite(plan.identity["suite"]).controlled:
+        checks["rounds"] = len(plan.rounds)
+        if get_suite(plan.identity["suite"]).controlled and not read_results(run_dir).missing:
             checks["controls"] = run_controls(plan, target.x.device)
             checks["binarisation"] = binarised(plan, prepared)
         write_json(run_dir / "checks.json", checks)
@@ -87,4 +88,7 @@ def binarised(plan: Plan, prepared: Prepared) -> list[dict[str, Any]]:
     except AuditError as error:
         log.warning("the binarisation test was left out: %s", error)
         return []
+    except Exception as error:  # a model is foreign code
+        log.exception("the binarisation test failed")
+        return [{"name": step.name, "error": f"{type(error).__name__}: {error}"}]
     return [found.to_dict()]
