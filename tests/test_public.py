@@ -47,3 +47,10 @@ def test_every_flag_of_run_is_in_the_readme():
     readme = (ROOT / "README.md").read_text()
     assert flags
     assert {flag for flag in flags if f"`{flag}" not in readme} == set()
+
+
+def test_the_docs_hold_every_diagnosis():
+    from audit.diagnoses import INDEX
+
+    text = (ROOT / "docs" / "diagnoses.md").read_text()
+    assert [f"| {name} | {what} |" for name, what in INDEX.items() if f"| {name} | {what} |" not in text] == []
