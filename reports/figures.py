@@ -99,7 +99,7 @@ def margins(results: Results) -> str:
     found = logit_margins(results)
     with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 2.4)
-        _, edges, bars = axes.hist(found, bins=min(40, max(10, len(found) // 5)), color=ADAPTIVE)
+        _, edges, bars = axes.hist(found, bins=_bins(found), color=ADAPTIVE)
         for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
             bar.set_facecolor(MUTED if left < 0 else ADAPTIVE)
         axes.axvline(0, color=MUTED, lw=1)
@@ -116,6 +116,14 @@ def logit_margins(results: Results) -> NDArray[Any]:
     logits[np.arange(len(rows)), label] = -np.inf
     found: NDArray[Any] = right - logits.max(1)
     return found
+
+
+def _bins(values: NDArray[Any]) -> NDArray[Any]:
+    """About 24 edges of one width, with zero among them."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    width = (high - low) / 24 or 1.0
+    edges: NDArray[Any] = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+    return edges
 
 
 def radii(lines: Sequence[Line], eps: float, norm: str) -> str:

@@ -61,10 +61,10 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         iterations=iterations.rows(audit.results),
         iteration_titles=list(iterations.TITLES),
         curves=curve_rows(data),
-        curve_titles=_numeric(curve_titles(data)),
+        curve_titles=numeric(curve_titles(data)),
         curves_note=CURVES_NOTE,
         references=references.rows(data),
-        reference_titles=_numeric(references.TITLES),
+        reference_titles=numeric(references.TITLES),
         reference_note=references.NOTE,
         standing_line=leaderboard.standing_line(data),
         papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
@@ -125,6 +125,6 @@ def _radii(data: dict[str, Any], audit: Audit) -> list[figures.Line]:
     return [(name, points) for name, points in lines if points]
 
 
-def _numeric(titles: Any) -> list[str]:
-    """Titles of a table whose first column alone is words."""
+def numeric(titles: Any) -> list[str]:
+    """Titles of a table whose first column alone is words, as its template takes them."""
     return [title if i == 0 else f"#{title}" for i, title in enumerate(titles)]

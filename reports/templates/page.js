@@ -73,7 +73,7 @@
   const stored = document.getElementById("data");
   document.querySelectorAll("[data-save]").forEach((button) => {
     button.hidden = false;
-    button.addEventListener("click", () => save("report.json", "application/json", JSON.stringify(JSON.parse(stored.textContent), null, 1) + "\n"));
+    button.addEventListener("click", () => save(button.dataset.save, "application/json", JSON.stringify(JSON.parse(stored.textContent), null, 1) + "\n"));
   });
 
   document.querySelectorAll("[data-copy]").forEach((button) => {
