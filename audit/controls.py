@@ -6,6 +6,7 @@ the first standing is too weak, and one that leaves more of the second than Auto
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from audit.rng import derive_seed
 from audit.types import Step, ThreatModel
 
 IMAGES = 100
+log = logging.getLogger("audit")
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,14 @@ REFERENCES = (
 
 
 def main_attack(steps: Sequence[Step]) -> Step | None:
-    """The step that controls try out: the margin attack, else the last gradient attack on survivors; None without one."""
-    found = [s for s in steps if s.scope == "survivors" and registry.attacks.load(s.attack).needs == "gradient"]
+    """The attack on the whole defense that a verdict rests on: what worked best of the ways that were tried, else the
+    margin attack, else the last gradient attack on survivors; None without one.
+    """
+    whole = (s for s in steps if s.scope == "survivors" and not s.transfers)
+    found = [s for s in whole if registry.attacks.load(s.attack).needs == "gradient"]
+    best = [s for s in found if s.name.startswith("best-") and not any(a.name == "inner" for a in s.adapters)]
     margin = [s for s in found if s.attack == "apgd-margin"]
-    return next(iter(margin or found[-1:]), None)
+    return next(iter(best or margin or found[-1:]), None)
 
 
 def run_controls(plan: Plan, device: torch.device) -> list[dict[str, Any]]:
@@ -79,6 +85,11 @@ def _control(reference: Reference, step: Step, plan: Plan, device: torch.device)
 
 def _left(step: Step, oracle: Oracle, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> int:
     attack = registry.attacks.load(step.attack)
-    found = attack(oracle.model, x, y, threat, seed=derive_seed(seed, "control"), **step.params)
-    judged = oracle.judge(project(found, x, threat), y, strict=False)
-    return int(judged.correct.sum())
+    try:
+        found = attack(oracle.model, x, y, threat, seed=derive_seed(seed, "control"), **step.params)
+    except Exception:
+        log.exception("the control of %s failed", step.name)
+        return len(x)  # a crash broke nothing
+    usable = torch.isfinite(found).flatten(1).all(1)
+    judged = oracle.judge(project(torch.where(usable.view(-1, 1, 1, 1), found, x), x, threat), y, strict=False)
+    return int((judged.correct | ~usable).sum())

@@ -1,14 +1,13 @@
 """Runs the units of a plan that the ledger lacks, and nothing else.
 
-In a unit: adapters -> probe -> attack -> projection -> Oracle -> ledger. The only `except Exception` of the project
-that goes on is here, at the unit's boundary: a crash becomes `error` on the images it hit, and is never robustness.
+In a unit: adapters -> probe -> attack -> projection -> Oracle -> ledger. What an attack raises becomes `error` on the images
+it hit (`audit.attempt`), and is never robustness.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,14 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adapters.probe import AllBroken, Probe
-from audit import registry
-from audit.attacks.common import checked
+from adapters.probe import Probe
+from audit.attempt import Returned, adapted, call
 from audit.budget import Budget
 from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
-from audit.errors import AuditError
-from audit.gates import adapt, bare_network, deterministic
+from audit.gates import bare_network, deterministic
 from audit.ledger import Arrays, Ledger
 from audit.oracle import SELECTION_DRAWS, Oracle
 from audit.plan import Plan, Unit
@@ -178,22 +175,21 @@ class LocalEngine:
         seed = derive_seed(self.plan.seed, step.name, unit.shard)
         x, y = self.target.x[rows], self.target.y[rows]
         court = self._court(unit, step)
+        seen, refused = adapted(self.target.model, step)
         probe = Probe(
-            adapt(self.target.model, step.adapters), x, y, threat,
+            seen, x, y, threat,
             stream=Stream(derive_seed(seed, "defense")),
             confirm=lambda images, who: court.fooled(images, y[who]),
             stop_early=step.scope != "all", replay=self.replay,
             beat=lambda: watcher.beat(int(probe.forwards.sum())),
         )  # fmt: skip
-        returned = call(step, probe, x, y, threat, seed) if len(rows) else Returned()
+        returned = refused or (call(step, probe, x, y, threat, seed) if len(rows) else Returned())
         usable = torch.ones(len(rows), dtype=torch.bool, device=x.device)
         if returned.images is not None:
             usable = torch.isfinite(returned.images).flatten(1).all(1)
         columns = judge_attack(court, probe, returned.images, usable, x, y, threat, minimal=returned.minimal)
         failed = ~usable.cpu().numpy() | columns.pop("unjudged") | (returned.error is not None)
-        columns["returned_broken"] = (
-            columns["returned_broken"] & ~failed
-        )  # what the probe met on the way was not returned
+        columns["returned_broken"] &= ~failed  # what the probe met on the way was not returned
         columns = keep_worst(columns, self.best[rows])
         error = returned.error or _why(int((~usable).sum()), int(failed.sum()))
         arrays = {
@@ -208,41 +204,10 @@ class LocalEngine:
         return arrays, {"step": step.name, "shard": unit.shard, "seed": seed, "error": error}
 
 
-@dataclass(frozen=True)
-class Returned:
-    """What an attack gave back; no images where it ended early or failed. minimal: it looked for the nearest ones."""
-
-    images: Tensor | None = None
-    minimal: bool = False
-    error: str | None = None
-
-
 def _why(nan_images: int, failed: int) -> str | None:
     if nan_images:
         return f"the attack returned NaN or infinite pixels for {nan_images} images"
     return f"the defense returned NaN or infinite logits for {failed} adversarial candidates" if failed else None
-
-
-def call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int) -> Returned:
-    """Run a step's attack on a probe. What it raises is kept as a sentence: a crash is for the caller to count."""
-    try:
-        attack = registry.attacks.load(step.attack)
-        with warnings.catch_warnings(record=True) as said:  # a library's warning is for the log, and stops no attack
-            warnings.simplefilter("always")
-            found = attack(probe, x, y, threat, seed=seed, **step.params)
-        for message in {str(warning.message) for warning in said}:
-            log.info("%s warned: %s", step.name, message)
-        return Returned(
-            checked(step.attack, found, x), attack.kind == "minimal"
-        )  # third parties need not use our wrapper
-    except AllBroken:
-        return Returned()
-    except Exception as error:
-        if isinstance(error, AuditError):
-            log.warning("%s: %s", step.name, error)
-        else:
-            log.exception("%s failed", step.name)
-        return Returned(error=f"{type(error).__name__}: {error}")
 
 
 def _thin(trace: Sequence[tuple[float, ...]]) -> NDArray[np.float32]:

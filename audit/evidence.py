@@ -44,11 +44,20 @@ class Evidence:
 
     @property
     def view(self) -> tuple[AdapterSpec, ...]:
-        """The adapters through which the strongest gradient attack so far saw the defense."""
-        if self.trials and self.trials[0].broken.any():
+        """The adapters through which the strongest gradient attack so far saw the defense.
+
+        A way that was tried counts where it broke more of its images than all attacks before it had.
+        """
+        if self.trials and int(self.trials[0].broken.sum()) > self._fallen_before(self.trials[0]):
             return self.trials[0].step.adapters
         main = [s for s in self.results.plan.steps if s.name == "apgd-margin"]
         return main[0].adapters if main else ()
+
+    def _fallen_before(self, trial: StepResult) -> int:
+        """How many of the images of a trial had fallen before the first trial."""
+        first = next(i for i, r in enumerate(self.results.steps) if r.step.scope == "trial")
+        standing = self.results.steps[first - 1].alive_after if first else self.results.correct
+        return int((trial.attacked & ~standing).sum())
 
     def through(self, *adapters: AdapterSpec) -> tuple[AdapterSpec, ...]:
         """Adapters for this defense: averaged over draws where it is random."""

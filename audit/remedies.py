@@ -12,20 +12,21 @@ from dataclasses import replace
 
 from audit import registry
 from audit.diagnoses import diagnose
-from audit.diagnoses.settled import MOVED
+from audit.diagnoses.carlini import DOUBLED
+from audit.diagnoses.settled import MOVED, gain
 from audit.evidence import Evidence
 from audit.filled import enough
 from audit.plan import Plan
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.rules import DRAWS
 from audit.suites import SUITES
 from audit.types import AdapterSpec, Diagnosis, Round, Step
 
 TRIALS = 32
 CHECKED = 100  # survivors on which twice the steps are tried before all are
-MOST_DRAWS = 40
+MOST_DRAWS = 64
 CONVERGED = "nothing that asks for another attack; it remains to see whether more steps break more"
-SATURATED = ("vanishing_gradient", "saturated_softmax")
+SATURATED = ("vanishing_gradient", "saturated_softmax", "zero_gradient_in_attack")
 HIDDEN = (
     "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "exploding_gradient", "quantised_output",
     "softmax_output",
@@ -36,6 +37,7 @@ OUTDONE = (
 )  # fmt: skip
 ROUGH = ("masked_gradient", "unstable_gradient")
 ANSWERS = ("dynamic", "quantised_output", "declared_test_time_optimisation")
+SUBSTITUTES = {"identity": "straight through", "binomial_blur": "a blur for", "learned": "a learned surrogate of"}
 UNFINISHED = ("incomplete_optimisation",)
 
 
@@ -137,7 +139,7 @@ def _ways(evidence: Evidence) -> list[tuple[str, tuple[AdapterSpec, ...], str]]:
         )
     shapes = profile.get("gradient_cut_shapes") or {}
     fits = all(shapes.get(path, {}).get("same", True) for path in cuts)
-    for substitute, words in (("identity", "straight through"), ("learned", "a learned surrogate of")):
+    for substitute, words in SUBSTITUTES.items():
         if last:
             spec = AdapterSpec("front", {"network": last, "substitute": substitute})
             ways.append((f"front-{substitute}", (spec,), f"{words} all before {last}"))
@@ -173,8 +175,11 @@ def decisions(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     because = evidence.raised(*ANSWERS)
     if not because or evidence.stochastic:
         return NOTHING
-    step = _step("rays", "rays", (), "decisions alone, end to end; 50 images", n_queries=1000)
-    return because, [replace(step, limit=50)]
+    step = _step("rays", "rays", (), "decisions alone, end to end", n_queries=1000)
+    some = [r for r in evidence.results.steps if r.step.name == "rays-check"]
+    if not some:
+        return because, [replace(step, name="rays-check", limit=50, why=f"{step.why}; 50 images")]
+    return (because, [step]) if gain(some[0], evidence.results) >= MOVED else NOTHING
 
 
 def outdone_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
@@ -193,39 +198,28 @@ def saturated_loss(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     """Cross-entropy that vanishes: Carlini and Wagner's margin, in steps of fixed size."""
     because = evidence.raised(*SATURATED)
     attack = {"L2": "cw-l2"}.get(evidence.results.plan.threat.norm, "pgd-margin")
-    return because, [_step("cw", attack, evidence.view, "Carlini and Wagner's margin")] if because else []
+    return because, [_step(f"more-{attack}", attack, evidence.view, "Carlini and Wagner's margin")] if because else []
 
 
 def more_steps(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     """Twice the steps and restarts, on some survivors first and on all where that broke half a point, until it does not."""
     because = evidence.raised(*UNFINISHED)
-    doubled = [r for r in evidence.results.steps if r.step.name.startswith("doubled-")]
+    doubled = [r for r in evidence.results.steps if r.step.name.startswith(DOUBLED)]
     if not doubled:
         return because, [_doubled(evidence, 1, CHECKED)]
-    last = doubled[-1]
-    if not _gain(last, evidence.results) >= MOVED:
+    if not gain(doubled[-1], evidence.results) >= MOVED:
         return NOTHING
-    complete = last.step.limit is None
-    return because, [_doubled(evidence, len(doubled) if not complete else len(doubled) + 1, None)]
+    return because, [_doubled(evidence, 1 + sum(r.step.limit is None for r in doubled), None)]
 
 
 def _doubled(evidence: Evidence, power: int, limit: int | None) -> Step:
     factor = 2**power
-    name = f"doubled-{factor}" + ("-check" if limit else "")
+    name = f"{DOUBLED}{factor}" + ("-check" if limit else "")
     why = f"{factor} times the steps, {factor} restarts" + (f"; on {limit} survivors" if limit else "")
     return Step(
         name, "apgd-margin", "adaptive", adapters=evidence.view,
         params={"n_iter": 100 * factor, "n_restarts": factor}, limit=limit, why=why,
     )  # fmt: skip
-
-
-def _gain(result: StepResult, results: Results) -> float:
-    """The share of all images that the step broke, scaled up where it looked at some survivors only."""
-    attacked = int(result.attacked.sum())
-    if not attacked:
-        return 0.0
-    standing = int(results.survives_all.sum() + result.broken.sum())
-    return float(result.broken.sum()) / attacked * standing / len(results.correct)
 
 
 EARLY: tuple[Rule, ...] = (saturated_loss, hidden_gradient, noisy_gradient)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audit.cascade import carried, held
+from audit.errors import PlanMismatch
 from audit.ledger import Arrays, Ledger
 from audit.plan import Plan, read_plan
 from audit.types import Step
@@ -163,6 +164,11 @@ class Results:
 def read_results(run_dir: Path) -> Results:
     """Read a run directory, finished or not. Raises PlanMismatch when it is none."""
     plan = read_plan(run_dir)
+    checks = _checks(run_dir)
+    if checks.get("rounds", len(plan.rounds)) != len(plan.rounds):
+        raise PlanMismatch(
+            f"{run_dir} ran {checks['rounds']} rounds, its rounds.json has {len(plan.rounds)}; restore the file"
+        )
     n, ledger = plan.n, Ledger(run_dir, plan.fingerprint)
     correct, prediction, label = np.zeros(n, bool), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     p_clean, bare_correct = np.zeros(n, np.float32), np.zeros(n, bool)
@@ -194,9 +200,7 @@ def read_results(run_dir: Path) -> Results:
             best[ids[lower]], running[ids[lower]] = arrays["p_select"][lower], arrays["p"][lower]
         start = _start(step, steps, p_clean, clean)
         steps.append(_step_result(step, found[number], running.copy(), p_clean, start, done=lacking[number] == 0))
-    return Results(
-        plan, correct, p_clean, bare_correct, label, prediction, logits, tuple(steps), missing, _checks(run_dir)
-    )
+    return Results(plan, correct, p_clean, bare_correct, label, prediction, logits, tuple(steps), missing, checks)
 
 
 def _start(step: Step, before: Sequence[StepResult], p_clean: Floats, clean: Mapping[str, Floats]) -> dict[str, Floats]:

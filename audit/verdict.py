@@ -113,6 +113,8 @@ def worst_case(results: Results) -> str:
 def _intact(results: Results, diagnoses: Sequence[Diagnosis]) -> bool:
     """The model was left alone, and every image whose proof was rejected is known by its number."""
     checks = results.checks
+    if "rejects" in results.plan.identity.get("traits", ()):
+        return False  # which class means "rejected" is not known here, so a rejected image would count as broken
     if not checks.get("model_unchanged", True):
         return False
     fails = any(d.name == "run_integrity" and d.status == "flagged" for d in diagnoses)

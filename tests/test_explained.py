@@ -19,6 +19,11 @@ def test_once_the_cause_is_resolved_the_consequence_stands_for_itself():
         assert said["unbounded_control"] == ("flagged", True)
 
 
+def test_two_findings_that_were_resolved_together_are_one():
+    said = statuses(finding("resolved", name="vanishing_gradient"), finding("resolved", name="zero_gradient_in_attack"))
+    assert said == {"vanishing_gradient": ("resolved", True), "zero_gradient_in_attack": ("resolved", False)}
+
+
 def test_a_cause_that_does_not_block_excuses_nothing():
     quiet = finding("flagged", name="shattered_gradient", blocking=False)
     assert statuses(quiet, finding("flagged", name="unbounded_control"))["unbounded_control"][1]
@@ -31,7 +36,7 @@ def test_of_several_causes_one_is_left_to_block():
 
 
 def test_whatever_is_flagged_some_cause_goes_on_blocking():
-    names = {*FOLLOWS, *COMPARISONS}
+    names = {*FOLLOWS, *COMPARISONS, "run_integrity"}
     for cause in FOLLOWS:
         said = statuses(*(finding("flagged", name=name) for name in names if name == cause or name in FOLLOWS[cause]))
         assert said[cause][1]

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from adapters.probe import Probe
 from audit import registry
+from audit.attempt import call
 from audit.binarisation.model import Ambiguous, Binary, Readout, apart
 from audit.binarisation.points import check_norm
 from audit.binarisation.problem import Problem, build, harder, suited
 from audit.binarisation.result import TOO_EASY, BinarisationTest, Outcome, Settings
 from audit.court import Court, judge_attack
-from audit.engine import call
 from audit.errors import BadInput, Unsupported
 from audit.gates import adapt
 from audit.geometry import contains, project

@@ -19,7 +19,7 @@ from audit.diagnoses.autoattack import (
     zero_gradient_in_attack,
 )
 from audit.diagnoses.behaviour import batch_dependent, quantised_output, stateful
-from audit.diagnoses.carlini import claimed_attacks_too_weak, weakened_attacks, white_box_misses
+from audit.diagnoses.carlini import claimed_attacks_too_weak, more_steps_help, weakened_attacks, white_box_misses
 from audit.diagnoses.common import BLACK_BOX, UNSATURATED
 from audit.diagnoses.conduct import FORWARD_SAMPLE, adapter_forward, clean_accuracy_handshake, run_integrity
 from audit.diagnoses.explained import explained
@@ -48,13 +48,46 @@ from audit.results import Results
 from audit.types import Diagnosis
 
 __all__ = [
-    "BLACK_BOX", "FORWARD_SAMPLE", "INDEX", "UNSATURATED", "Kind", "adapter_forward", "batch_dependent", "binarisation",
-    "black_box_beats_white_box", "claimed_attacks_too_weak", "clean_accuracy_handshake", "declared_traits", "diagnose",
-    "dynamic", "end_to_end", "exploding_gradient", "incomplete_optimisation", "kind_of_masking",
-    "larger_eps_does_not_help", "masked_gradient", "one_step_beats_iterative", "quantised_output",
-    "random_search_beats_gradient", "randomized", "reference_controls", "run_integrity", "saturated_softmax", "shattered_gradient",
-    "silent_success", "softmax_output", "stateful", "too_few_classes", "transfer_failure", "unbounded_control",
-    "unstable_gradient", "unstable_predictions", "vanishing_gradient", "weakened_attacks", "white_box_misses",
+    "BLACK_BOX",
+    "FORWARD_SAMPLE",
+    "INDEX",
+    "UNSATURATED",
+    "Kind",
+    "adapter_forward",
+    "batch_dependent",
+    "binarisation",
+    "black_box_beats_white_box",
+    "claimed_attacks_too_weak",
+    "clean_accuracy_handshake",
+    "declared_traits",
+    "diagnose",
+    "dynamic",
+    "end_to_end",
+    "exploding_gradient",
+    "incomplete_optimisation",
+    "kind_of_masking",
+    "larger_eps_does_not_help",
+    "masked_gradient",
+    "more_steps_help",
+    "one_step_beats_iterative",
+    "quantised_output",
+    "random_search_beats_gradient",
+    "randomized",
+    "reference_controls",
+    "run_integrity",
+    "saturated_softmax",
+    "shattered_gradient",
+    "silent_success",
+    "softmax_output",
+    "stateful",
+    "too_few_classes",
+    "transfer_failure",
+    "unbounded_control",
+    "unstable_gradient",
+    "unstable_predictions",
+    "vanishing_gradient",
+    "weakened_attacks",
+    "white_box_misses",
     "zero_gradient_in_attack",
 ]  # fmt: skip
 
@@ -62,7 +95,7 @@ ORDER = (
     vanishing_gradient, shattered_gradient, dynamic, saturated_softmax, exploding_gradient, masked_gradient,
     unstable_gradient, zero_gradient_in_attack, claimed_attacks_too_weak, unbounded_control, silent_success,
     black_box_beats_white_box, white_box_misses, one_step_beats_iterative, random_search_beats_gradient,
-    larger_eps_does_not_help, incomplete_optimisation, transfer_failure, binarisation, randomized, unstable_predictions,
+    larger_eps_does_not_help, incomplete_optimisation, more_steps_help, transfer_failure, binarisation, randomized, unstable_predictions,
     batch_dependent, stateful, quantised_output, too_few_classes, softmax_output,
 )  # fmt: skip
 LAST = (weakened_attacks, clean_accuracy_handshake, adapter_forward, reference_controls, run_integrity)

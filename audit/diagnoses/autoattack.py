@@ -7,6 +7,7 @@ from audit.diagnoses.common import (
     NOT_EXAMINED,
     ZERO_SHARE,
     averaged,
+    most_draws,
     ran_clean,
     remedied,
     status,
@@ -24,7 +25,7 @@ FEW_CLASSES = 4
 
 
 def randomized(results: Results) -> Diagnosis:
-    """Randomness that the defense declares is resolved by averaged gradients; undeclared randomness is not.
+    """Randomness that the defense declares is resolved by gradients over enough draws; undeclared randomness is not.
 
     Answers that change because the model remembers are no randomness: see `stateful`.
     """
@@ -32,6 +33,7 @@ def randomized(results: Results) -> Diagnosis:
     drift = float(profile["max_draw_difference"])
     remembers = bool(profile.get("stateful")) and not profile.get("random_by_seed")
     declared = "stochastic" in results.plan.identity.get("traits", ())
+    enough = averaged(results) and most_draws(results) >= (profile.get("draws_for_snr") or 1)
     sentence = f"repeated passes change the normalised logits by up to {drift:.2g}"
     counts = profile.get("repeats_correct") or [0]
     if min(counts) != max(counts):
@@ -41,7 +43,7 @@ def randomized(results: Results) -> Diagnosis:
     if remembers and drift > DRIFT:
         sentence += ", by memory and not at random (see stateful)"
     return Diagnosis(
-        "randomized", status(drift > DRIFT and not remembers, resolved=declared and averaged(results)), drift, DRIFT,
+        "randomized", status(drift > DRIFT and not remembers, resolved=declared and enough), drift, DRIFT,
         int(profile["n"]), sentence,
         "declare the trait stochastic, average the attack's gradient over draws (EOT) and judge on fresh ones", True,
         "AutoAttack's randomized flag; Athalye et al. 2018 (stochastic gradients)",
@@ -78,16 +80,17 @@ def zero_gradient_in_attack(results: Results) -> Diagnosis:
 
 
 def black_box_beats_white_box(results: Results) -> Diagnosis:
-    """A score-based step that crashed has not looked at its images, and clears nothing."""
+    """Paired: what Square breaks of what was left. A score-based step that crashed clears nothing."""
     steps = [r for r in results.named(*BLACK_BOX) if r.step.scope == "survivors"]
     whites = [r for r in results.counted if r.step.name not in BLACK_BOX]
     extra = sum(int(r.broken.sum()) for r in steps)
     share = extra / len(results.correct)
-    measured = bool(steps) and bool(whites) and (share > 0.005 or all(map(ran_clean, steps)))
+    ahead = share > 0.005 and 0.5**extra < 0.01  # McNemar, one-sided: all discordant images lie on one side
+    measured = bool(steps) and bool(whites) and (ahead or all(map(ran_clean, steps)))
     return Diagnosis(
-        "black_box_beats_white_box", status(share > 0.005) if measured else "not_measured",
+        "black_box_beats_white_box", status(ahead) if measured else "not_measured",
         share if measured else None, 0.005, len(results.correct),
-        f"Square breaks {extra} images that every gradient attack left standing" if measured
+        f"Square breaks {extra} images that every gradient attack left standing (McNemar p = {0.5**extra:.2g})" if measured
         else "Square has not run, without a crash, on what gradient attacks leave standing",
         "more steps and restarts, other losses, or BPDA for the gradient attacks (suites adaptive and standard run Square)",
         True, "Athalye et al. 2018, sign 2; AutoAttack's Square flag",

@@ -8,11 +8,13 @@ import numpy as np
 
 from audit.diagnoses.common import status, unmeasured, white_box
 from audit.diagnoses.pintor import NO_CLAIMED
+from audit.diagnoses.settled import MOVED, gain
 from audit.results import Results
 from audit.stats import mcnemar
 from audit.types import Diagnosis
 
 MISSED = 0.005
+DOUBLED = "doubled-"
 
 
 def claimed_attacks_too_weak(results: Results) -> Diagnosis:
@@ -28,6 +30,21 @@ def claimed_attacks_too_weak(results: Results) -> Diagnosis:
         drop if results.claimed else None, 0.01, len(claimed), sentence if results.claimed else NO_CLAIMED,
         "report the worst case per image over all attacks", False,
         "Carlini et al. 2019, On Evaluating Adversarial Robustness, worst case per example",
+    )  # fmt: skip
+
+
+def more_steps_help(results: Results) -> Diagnosis:
+    """Twice the steps and restarts must change the worst case by less than half a point."""
+    name, remedy, reference = "more_steps_help", "more steps and restarts still (--set)", "Carlini et al. 2019, more iterations and restarts until nothing changes"  # fmt: skip
+    doubled = [r for r in results.steps if r.step.name.startswith(DOUBLED) and r.done]
+    if not doubled:
+        return unmeasured(name, "the steps were not doubled in this suite", remedy, reference, MOVED)
+    share = gain(doubled[-1], results)
+    crashed = bool(doubled[-1].errors.any())
+    return Diagnosis(
+        name, status(share >= MOVED or crashed), share, MOVED, int(doubled[-1].attacked.sum()),
+        f"{doubled[-1].step.name} crashed" if crashed
+        else f"{doubled[-1].step.why} breaks {share:.1%} of all images more", remedy, True, reference,
     )  # fmt: skip
 
 

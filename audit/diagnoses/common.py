@@ -61,6 +61,11 @@ def effective(result: StepResult) -> bool:
     return bool(result.attacked.any()) and bool(result.broken[result.attacked].all())
 
 
+def telling(results: Results) -> list[StepResult]:
+    """The counted steps but trials, which looked at a few images only."""
+    return [r for r in results.counted if r.step.scope != "trial"]
+
+
 def controlled(results: Results) -> bool:
     """An unbounded attack has run and broken every image."""
     attacked, left = control_left(results)
@@ -80,14 +85,14 @@ def estimated(results: Results) -> bool:
 
 def ran_whole(results: Results, attacks: tuple[str, ...]) -> bool:
     """One of `attacks` has run on the whole defense, to its end and without error."""
-    return any(ran_clean(r) and r.step.attack in attacks and not r.step.transfers for r in results.counted)
+    return any(ran_clean(r) and r.step.attack in attacks and not r.step.transfers for r in telling(results))
 
 
 def through(results: Results) -> dict[str, bool]:
     """What a part without a useful gradient asks for, and whether it ran without a crash."""
 
     def any_step(fits: Callable[[StepResult], bool]) -> bool:
-        return any(ran_clean(r) and fits(r) for r in results.counted)
+        return any(ran_clean(r) and fits(r) for r in telling(results))
 
     return {
         "a step through BPDA or unrolling": any_step(lambda r: adapts(r, *BRIDGES)),
@@ -100,23 +105,33 @@ def white_box(results: Results) -> tuple[StepResult, ...]:
     """The finished steps that follow the gradient of the whole defense and have a say in the accuracy."""
     return tuple(
         r
-        for r in results.counted
-        if r.done and not r.step.transfers and r.step.attack not in SCORES and r.attacked.any()
+        for r in telling(results)
+        if r.done
+        and not r.step.transfers
+        and not adapts(r, "inner")
+        and r.step.attack not in SCORES
+        and r.attacked.any()
     )
 
 
 def bridged(results: Results) -> bool:
     """An attack through BPDA or unrolling ran whole and without error, and had gradients or broke everything."""
-    return any(ran_clean(r) and effective(r) for r in results.counted if adapts(r, *BRIDGES))
+    return any(ran_clean(r) and effective(r) for r in telling(results) if adapts(r, *BRIDGES))
 
 
 def averaged(results: Results) -> bool:
     """A counted step whose gradient is a mean over draws (EOT) ran without error."""
-    return any(ran_clean(r) and (adapts(r, "eot") or _draws(r) > 1) for r in results.counted)
+    return any(ran_clean(r) and (adapts(r, "eot") or _draws(r) > 1) for r in telling(results))
+
+
+def most_draws(results: Results) -> int:
+    """The most draws over which a step that ran without error averaged its gradient."""
+    return max((_draws(r) for r in telling(results) if ran_clean(r)), default=1)
 
 
 def _draws(result: StepResult) -> int:
-    return int(result.step.params.get("eot_iter", 1))
+    adapters = (int(a.params.get("k", 1)) for a in result.step.adapters if a.name == "eot")
+    return max([int(result.step.params.get("eot_iter", 1)), *adapters])
 
 
 def adapts(result: StepResult, *names: str) -> bool:

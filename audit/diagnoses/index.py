@@ -22,6 +22,7 @@ INDEX: Mapping[str, str] = {
     "random_search_beats_gradient": "random points break images that gradient attacks left standing",
     "larger_eps_does_not_help": "a larger ball does not break more",
     "incomplete_optimisation": "every attack was still gaining when it ended",
+    "more_steps_help": "twice the steps and restarts still break more",
     "transfer_failure": "images that break the bare network leave the defense standing",
     "binarisation": "the attack misses adversarial images that are there by construction",
     "randomized": "the same question has different answers",

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from audit.diagnoses.common import ran_clean
-from audit.results import Results
+from audit.diagnoses.common import effective, ran_clean
+from audit.results import Results, StepResult
+from audit.rules import SCORES
 from audit.stats import total
 
 MOVED = 0.005  # a smaller change of the worst case than half a point is none
+OWN_TERMS = ("randomized", "declared_")  # these say themselves what resolves them
 
 
 def settled(results: Results) -> frozenset[str]:
-    """Names of the diagnoses whose steps, in all rounds, ran without a crash, once the last round moved nothing."""
+    """Names of the diagnoses whose steps ran without a crash and could work, once the last round moved nothing.
+
+    Trials answer nothing: what they show has to be used on all that stands. Of the steps that follow a gradient, one at
+    least must have had one.
+    """
     if not results.plan.rounds or results.missing or _last_move(results) >= MOVED:
         return frozenset()
     by_name = {r.step.name: r for r in results.steps}
     done, failed = set[str](), set[str]()
     for found in results.plan.rounds:
-        clean = all(ran_clean(by_name[s.name]) for s in found.steps if s.scope != "trial")
-        (done if clean else failed).update(found.remedies)
-    return frozenset(done - failed)
+        ran = [by_name[s.name] for s in found.steps if s.scope not in ("trial", "control")]
+        if ran:
+            (done if all(map(ran_clean, ran)) and _could_work(ran) else failed).update(found.remedies)
+    return frozenset(name for name in done - failed if not name.startswith(OWN_TERMS))
+
+
+def _could_work(ran: list[StepResult]) -> bool:
+    followed = [r for r in ran if r.step.attack not in SCORES]
+    return not followed or any(map(effective, followed))
+
+
+def gain(result: StepResult, results: Results) -> float:
+    """The share of all images that the step broke, scaled up where it looked at some of those that stood."""
+    attacked = int(result.attacked.sum())
+    if not attacked:
+        return 0.0
+    index = results.steps.index(result)
+    standing = results.steps[index - 1].alive_after if index else results.correct
+    return float(result.broken.sum()) / attacked * float((standing & results.correct).sum()) / len(results.correct)
 
 
 def _last_move(results: Results) -> float:
-    """How far everything since the last round began lowered the worst case."""
+    """How far the last round, and all since it began, lowered the worst case; what a step on some images broke is scaled."""
     last = {step.name for step in results.plan.rounds[-1].steps}
     first = next((i for i, r in enumerate(results.steps) if r.step.name in last), len(results.steps))
     before = results.steps[first - 1].p_after if first else results.p_clean
-    return total(before - results.p_worst) / len(before)
+    limited = (r for r in results.steps[first:] if r.step.limit and r.step.scope == "survivors")
+    return max([total(before - results.p_worst) / len(before), *(gain(r, results) for r in limited)])
