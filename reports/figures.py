@@ -99,7 +99,7 @@ def margins(results: Results) -> str:
     found = logit_margins(results)
     with mpl.rc_context(STYLE):
         figure, axes = _figure(7.2, 2.4)
-        _, edges, bars = axes.hist(found, bins=_bins(found), color=ADAPTIVE)
+        _, edges, bars = axes.hist(found, bins=_bins(found).tolist(), color=ADAPTIVE)
         for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
             bar.set_facecolor(MUTED if left < 0 else ADAPTIVE)
         axes.axvline(0, color=MUTED, lw=1)

@@ -16,7 +16,9 @@ from typing import ClassVar
 import pytest
 
 from audit import run
+from audit.summary import load_run
 from reports import write_reports
+from reports.compare import write_comparison
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: apt-get install chromium")
@@ -133,3 +135,10 @@ def test_tables_and_gallery_work(page, tmp_path, size):
     lines = found["csv"].splitlines()
     assert lines[0].startswith('"attack","why","parameters","attacked","broken"')
     assert len(lines) == 1 + len(names)
+
+
+def test_the_comparison_opens_without_an_error(page, tmp_path):
+    audit = load_run(page.parent)
+    shown = browse(write_comparison([audit, audit], tmp_path / "c").as_uri(), tmp_path / "profile")
+    assert "CONSOLE" not in shown.stderr
+    assert 'aria-label="download as CSV: summary"' in shown.stdout
