@@ -26,7 +26,8 @@ VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)"
 Line = tuple[str, Sequence[tuple[float, float]]]  # name, points of radius and accuracy
 Placed = tuple[str, float, Sequence[float] | None, str]  # name, accuracy, interval, colour
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "audit", "font.family": "sans-serif", "font.size": 10,
+    "svg.fonttype": "none", "svg.hashsalt": "audit", "text.parse_math": False,  # names may hold dollars
+    "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip

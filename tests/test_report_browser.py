@@ -51,7 +51,7 @@ found.cards = [...document.querySelectorAll(".gallery li")].filter((card) => !ca
 found.choice = choice.value;
 const larger = document.querySelector(".gallery li:not([hidden]) button");
 larger.click();
-found.large = [larger.getAttribute("aria-expanded"), larger.closest("li").classList.contains("large")];
+found.large = [larger.getAttribute("aria-expanded"), larger.closest("li").classList.contains("large"), larger.innerText.startsWith("smaller")];
 found.wide = document.documentElement.scrollWidth <= innerWidth;
 document.querySelector("[data-save]").click();
 Promise.all(saved.map((blob) => blob.text())).then(([csv, data]) => {
@@ -128,7 +128,7 @@ def test_tables_and_gallery_work(page, tmp_path, size):
     assert all("apgd" in name for name in names)
     assert count == f"{len(names)} of {len(broken)} rows"
     assert set(found["cards"]) == {found["choice"]}
-    assert found["large"] == ["true", True]
+    assert found["large"] == ["true", True, True]
     assert found["wide"], "the page is wider than the window"
     assert found["json"] in ("upheld", "refuted", "inconclusive")
     assert found["name"] == "report.json"

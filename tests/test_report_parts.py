@@ -125,3 +125,11 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_class_names_in_a_figure_are_neither_formulas_nor_markup():
+    results = built(claimed())
+    object.__setattr__(results, "logits", np.zeros((len(results.label), 2), np.float32))
+    drawing = figures.logit_heatmap(results, [r"$\nosuch{$", "<script>alert(1)</script>"])
+    assert r"$\nosuch{$" in drawing
+    assert "<script" not in drawing

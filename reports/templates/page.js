@@ -107,7 +107,7 @@
       button.addEventListener("click", () => {
         const large = card.classList.toggle("large");
         button.setAttribute("aria-expanded", String(large));
-        button.textContent = large ? "smaller" : "larger";
+        button.firstChild.data = large ? "smaller" : "larger";
       });
     });
   }
