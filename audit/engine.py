@@ -189,7 +189,8 @@ class LocalEngine:
             usable = torch.isfinite(returned.images).flatten(1).all(1)
         columns = judge_attack(court, probe, returned.images, usable, x, y, threat, minimal=returned.minimal)
         failed = ~usable.cpu().numpy() | columns.pop("unjudged") | (returned.error is not None)
-        columns["returned_broken"] &= ~failed  # what the probe met on the way was not returned
+        # What the probe met on the way was not returned. Not in place: the array may be that of "broken".
+        columns["returned_broken"] = columns["returned_broken"] & ~failed
         columns = keep_worst(columns, self.best[rows])
         error = returned.error or _why(int((~usable).sum()), int(failed.sum()))
         arrays = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from audit.plan import read_plan
 from audit.remedies import CHECKED, TRIALS, next_round
 from audit.rounds import read_rounds, write_rounds
 from audit.suites import SUITES
+from audit.summary import load_run
 from audit.types import Round, Step
 from tests.built import NONE, built, claimed, control, mask, ran
 
@@ -67,7 +69,9 @@ def test_nothing_is_asked_once_nothing_stands():
 def test_a_cut_gradient_is_tried_around_on_few_images_in_several_ways():
     found = asked(*SURVIVED, profile=CUT)
     tried = [s for s in found.steps if s.scope == "trial"]
-    assert [s.name for s in tried] == ["try-inner", "try-front-identity", "try-front-learned", "try-smooth"]
+    assert [s.name for s in tried] == [
+        "try-inner", "try-front-identity", "try-front-binomial_blur", "try-front-learned", "try-smooth"
+    ]  # fmt: skip
     assert {s.limit for s in tried} == {TRIALS}
     assert tried[0].adapters[0].params == {"network": "body"}
     assert "shattered_gradient" in found.remedies
@@ -104,16 +108,62 @@ def test_a_defense_that_declares_its_parts_needs_no_trials():
     assert not any(s.scope == "trial" for s in asked(*SURVIVED, profile=CUT, staged=True).steps)
 
 
-def test_steps_are_doubled_until_that_breaks_less_than_half_a_point():
-    def after(broken, limit):
-        check = ran("doubled-2-check", mask((0, broken)), attack="apgd-margin", attacked=mask((0, limit or 900)))
-        check = replace(check, step=replace(check.step, limit=limit))
-        return asked(*SURVIVED, check, rounds=[Round(1, ("x",), (), ())])
+def doubled(name, broken, limit=None, start=0):
+    found = ran(
+        name,
+        mask((start, start + broken)),
+        attack="apgd-margin",
+        attacked=mask((start, start + (limit or 900 - start))),
+    )
+    return replace(found, step=replace(found.step, limit=limit))
 
-    assert after(0, CHECKED) is None
-    assert names(after(2, CHECKED)) == ["doubled-2"]  # 2 of 100 is 18 of 900
-    assert names(after(9, None)) == ["doubled-4"]
-    assert after(4, None) is None  # 0.4 points
+
+def test_steps_are_doubled_until_that_breaks_less_than_half_a_point():
+    def after(*steps):
+        return asked(*SURVIVED, *steps, rounds=[Round(1, ("x",), (), ())])
+
+    check = doubled("doubled-2-check", 2, CHECKED)  # 2 of 100 is 18 of 900
+    assert after(doubled("doubled-2-check", 0, CHECKED)) is None
+    assert names(after(check)) == ["doubled-2"]
+    assert names(after(check, doubled("doubled-2", 9, start=2))) == ["doubled-4"]
+    assert names(after(check, doubled("doubled-2", 9, start=2), doubled("doubled-4", 9, start=11))) == ["doubled-8"]
+    assert after(check, doubled("doubled-2", 4, start=2)) is None  # 0.4 points
+
+
+def test_what_a_limited_step_found_is_scaled_and_used_on_all():
+    dynamic = {"dynamic": True, "examined": 64}
+    some = replace(ran("rays-check", mask((0, 4)), attack="rays", attacked=mask((0, 50))))
+    some = replace(some, step=replace(some.step, limit=50))
+    first = Round(1, ("x",), ("dynamic",), (some.step,))
+    assert "rays" in names(asked(*SURVIVED, some, profile=dynamic, rounds=[first], staged=True))
+    results = built(*SURVIVED, some, profile=dynamic, suite="adaptive", staged=True)
+    moved = replace(results, plan=replace(results.plan, rounds=(first,)))
+    assert settled(moved) == frozenset()  # 4 of 50 is 72 of 900
+
+
+def test_trials_alone_answer_nothing():
+    tried = trial("front-learned", NONE, adapters=("front",))
+    first = Round(1, ("cut",), ("shattered_gradient",), (tried.step,))
+    results = built(*SURVIVED, tried, profile=CUT, suite="adaptive")
+    results = replace(results, plan=replace(results.plan, rounds=(first,)))
+    assert settled(results) == frozenset()
+    assert {d.name: d.status for d in diagnose(results)}["shattered_gradient"] == "flagged"
+
+
+def test_doubling_that_still_gains_blocks():
+    results = built(*SURVIVED, doubled("doubled-2-check", 2, CHECKED), suite="adaptive")
+    found = {d.name: d for d in diagnose(results)}["more_steps_help"]
+    assert (found.status, found.blocking, found.value) == ("flagged", True, pytest.approx(0.018))
+    assert {d.name: d for d in diagnose(built(*SURVIVED))}["more_steps_help"].status == "not_measured"
+
+
+def test_the_view_stays_plain_where_a_way_round_broke_less_than_was_broken_before():
+    weak = trial("smooth", mask((0, 1)), adapters=("smooth",))
+    strong = ran("apgd-margin", mask((0, 30)), attack="apgd-margin")
+    found = asked(claimed(), strong, ran("square", attack="square"), control(), weak, profile=CUT,
+                  rounds=[Round(1, ("cut",), ("shattered_gradient",), ())])  # fmt: skip
+    check = next(s for s in found.steps if s.name.startswith("doubled"))
+    assert check.adapters == ()
 
 
 def test_square_ahead_of_the_gradient_asks_for_restarts_and_other_directions():
@@ -264,6 +314,11 @@ def test_a_resumed_run_keeps_its_rounds_and_ends_the_same(tmp_path):
     decided = (tmp_path / "part" / "rounds.json").read_text()
     for unit in (tmp_path / "part" / "units").glob("*doubled*"):
         unit.unlink()
+    lost = tmp_path / "lost"
+    shutil.copytree(tmp_path / "whole", lost)
+    (lost / "rounds.json").unlink()
+    with pytest.raises(PlanMismatch, match=r"ran 1 rounds, its rounds.json has 0"):
+        load_run(lost)
     runner.run("undefended", out=tmp_path / "part", **OPTIONS)
     assert (tmp_path / "part" / "rounds.json").read_text() == decided
     said = json.loads((tmp_path / "part" / "plan.json").read_text())
