@@ -18,6 +18,7 @@ from audit.commands.baseline import baseline
 from audit.commands.check import check
 from audit.commands.ci import ci
 from audit.commands.common import EPILOG, resumable
+from audit.commands.compare import compare
 from audit.commands.diagnose import diagnose
 from audit.commands.export import export
 from audit.commands.finished import report, verify
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "list": list_,
     "report": report,
+    "compare": compare,
     "verify": verify,
     "leaderboard": leaderboard,
     "export": export,

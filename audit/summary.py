@@ -155,7 +155,7 @@ class Audit:
                 "seconds": sum(r.seconds for r in self.results.steps),
             },
         }  # fmt: skip
-        others = [_paired(compare(name, self.results, other), other) for name, other in references_of(self.path)]
+        others = [paired_entry(compare(name, self.results, other), other) for name, other in references_of(self.path)]
         return {**data, "leaderboard": placement(data), "references": others}
 
     def _attack(self, result: StepResult) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
     return {"step": curve.step, "median": median, "missed": curve.missed, "points": points}
 
 
-def _paired(pair: Paired, other: Results) -> dict[str, Any]:
+def paired_entry(pair: Paired, other: Results) -> dict[str, Any]:
     """What is said of a reference: its own figures, and the defense less it."""
     beside = Audit(Path(), other)
     return {**asdict(pair), "clean": _estimate(beside.clean), "adaptive": _estimate(beside.headline)}

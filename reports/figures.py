@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,13 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from audit.results import Results, StepResult
+from audit.results import Results
 
 INK, MUTED, CLAIMED, ADAPTIVE = "#010203", "#010204", "#010205", "#010206"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)", ADAPTIVE: "var(--adaptive)"}
+Line = tuple[str, Sequence[tuple[float, float]]]  # name, points of radius and accuracy
 Placed = tuple[str, float, Sequence[float] | None, str]  # name, accuracy, interval, colour
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "audit", "font.family": "sans-serif", "font.size": 10,
+    "svg.fonttype": "none", "svg.hashsalt": "audit", "text.parse_math": False,  # names may hold dollars
+    "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
@@ -68,28 +71,6 @@ def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
         return _svg(figure, "Robust accuracy per attack")
 
 
-def traces(results: Results) -> str:
-    """Share of the attacked images for which an adversarial query has been seen, along each attack's queries."""
-    chosen = [
-        r for r in results.steps if r.traces and r.step.scope != "control" and r.step.attack not in ("square", "fgsm")
-    ]
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 3.0)
-        ends = []
-        for result in chosen:
-            share = _mean_trace(result)
-            colour = CLAIMED if result.step.suite == "claimed" else ADAPTIVE
-            axes.plot(np.linspace(0, 1, len(share)), share, color=colour, lw=1.4, alpha=0.8)
-            ends.append((float(share[-1]), result.step.name, colour))
-        _label_ends(axes, ends)
-        axes.set_xlim(0, 1.25)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_xticks([0, 0.5, 1], ["start", "half", "end"])
-        axes.set_xlabel("progress of the attack")
-        axes.set_ylabel("share of its images broken")
-        return _svg(figure, "Images broken along each attack")
-
-
 def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
     """Robust accuracy of the models around a defense, and the defense's own figures among them, best first.
 
@@ -114,19 +95,55 @@ def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
         return _svg(figure, "The defense among RobustBench's models")
 
 
-def _mean_trace(result: StepResult) -> NDArray[Any]:
-    grid = np.linspace(0, 1, 100)
-    curves = np.stack([np.interp(grid, np.linspace(0, 1, len(t)), t[:, 2]) for t in result.traces])
-    mean: NDArray[Any] = curves.mean(0)
-    return mean
+def margins(results: Results) -> str:
+    """Histogram of the clean images' margins: the right class's logit less the best other one, finite ones only."""
+    found = logit_margins(results)
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(7.2, 2.4)
+        _, edges, bars = axes.hist(found, bins=_bins(found).tolist(), color=ADAPTIVE)
+        for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
+            bar.set_facecolor(MUTED if left < 0 else ADAPTIVE)
+        axes.axvline(0, color=MUTED, lw=1)
+        axes.set_xlabel("logit of the right class less the best other one")
+        axes.set_ylabel("images")
+        return _svg(figure, f"Histogram of logit margins, median {np.median(found):.3g}")
 
 
-def _label_ends(axes: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Names at the right end of their lines, moved apart so that none covers another."""
-    last = -1.0
-    for value, name, colour in sorted(ends):
-        last = max(value, last + 0.075)
-        axes.text(1.02, last, name, color=colour, va="center", fontsize=9)
+def logit_margins(results: Results) -> NDArray[Any]:
+    """One for each image of the clean pass whose logits are finite: shape (m,), m at most n."""
+    rows = np.flatnonzero(np.isfinite(results.logits).all(1) & (results.label >= 0))
+    logits, label = results.logits[rows].astype(np.float64), results.label[rows]
+    right = logits[np.arange(len(rows)), label]
+    logits[np.arange(len(rows)), label] = -np.inf
+    found: NDArray[Any] = right - logits.max(1)
+    return found
+
+
+def _bins(values: NDArray[Any]) -> NDArray[Any]:
+    """About 24 edges of one width, with zero among them."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+    width = (high - low) / 24 or 1.0
+    edges: NDArray[Any] = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+    return edges
+
+
+def radii(lines: Sequence[Line], eps: float, norm: str) -> str:
+    """Robust accuracy against the radius: a line for each attack that measured it, and the audit's own worst case."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(7.2, 3.0)
+        axes.axvline(eps, color=MUTED, lw=1, ls=":")
+        for (name, points), style in zip(lines, itertools.cycle(("-", "--", "-.", ":"))):
+            axes.plot(*zip(*points, strict=True), marker="o", ms=4, lw=1.4, ls=style, color=ADAPTIVE, label=name)
+        axes.set_xscale("symlog", linthresh=eps)
+        ticks = sorted({0.0, eps, *(x for _, points in lines for x, _ in points)})
+        axes.set_xticks(ticks, [f"{x:.3g}" for x in ticks], minor=False)
+        axes.minorticks_off()
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlabel(f"radius in {norm}")
+        axes.set_ylabel("robust accuracy")
+        axes.legend(frameon=False)
+        return _svg(figure, "Robust accuracy at other radii")
 
 
 def logit_heatmap(results: Results, classes: Sequence[str]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from audit.summary import Audit
-from reports import figures, leaderboard, references
+from reports import figures, iterations, leaderboard, matrix, opening, references
 from reports.papers import beside, elsewhere
+from reports.pictures import cards
 from reports.wording import (
     CURVES_NOTE,
     ROUTES,
@@ -21,7 +23,6 @@ from reports.wording import (
     describe_params,
     draws_note,
     fair,
-    headline,
     percent,
     reproduce,
     route_cells,
@@ -29,75 +30,101 @@ from reports.wording import (
     sentence,
 )
 
+STATUSES = (
+    ("flagged", "Flagged: not answered by what ran"), ("resolved", "Resolved: found, and answered"),
+    ("not_measured", "Not measured"),
+    ("clear", "Looked for and not found"),
+)  # fmt: skip
+
 
 def render_html(data: dict[str, Any], audit: Audit) -> str:
     """The page for a report.json dictionary and the run it came from."""
-    environment = Environment(
+    pages = environment()
+    classes = list(audit.results.plan.runtime.get("classes", []))
+    strips = matrix.strips(audit.results)
+    return pages.get_template("report.html.j2").render(
+        r=data,
+        page=page_parts(pages),
+        scale_rows=opening.scale(data),
+        kind=opening.kind(audit.results),
+        claim_line=claim_line(data),
+        reproduce=reproduce(data),
+        routes=[(family["attack"], *route_cells(family)) for family in data["routes"]],
+        route_titles=[f"#{title}" for _, title in ROUTES],
+        routes_note=routes_note(data),
+        draws_note=draws_note(data),
+        strips=strips,
+        strip_width=matrix.width(audit.results),
+        strip_key=list(matrix.key(strips)),
+        images=matrix.images(audit.results, classes) if strips else [],
+        diagnoses=[(s, title, [d for d in data["diagnoses"] if d["status"] == s]) for s, title in STATUSES],
+        iterations=iterations.rows(audit.results),
+        iteration_titles=list(iterations.TITLES),
+        curves=curve_rows(data),
+        curve_titles=numeric(curve_titles(data)),
+        curves_note=CURVES_NOTE,
+        references=references.rows(data),
+        reference_titles=numeric(references.TITLES),
+        reference_note=references.NOTE,
+        standing_line=leaderboard.standing_line(data),
+        papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
+        beside=beside(data),
+        elsewhere=elsewhere(data),
+        # The figures are our own SVG; matplotlib escapes their text.
+        figures={name: Markup(svg) for name, svg in _drawings(data, audit, classes).items()},
+        gallery=cards(audit.path, classes),
+    )
+
+
+def environment() -> Environment:
+    """The templates, with everything escaped and no name left undefined."""
+    found = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    found.filters |= {
         "sentence": sentence,
         "percent": percent,
         "params": describe_params,
         "figure": attack_figure,
+        "short": iterations.short,
     }
-    classes = list(audit.results.plan.runtime.get("classes", []))
+    return found
+
+
+def page_parts(pages: Environment) -> dict[str, Markup]:
+    """Style and script, verbatim, and the policy by which a browser loads nothing and runs no other script."""
+    source = {name: pages.loader.get_source(pages, name)[0] for name in ("style.css", "page.js")}  # type: ignore[union-attr]
+    digest = base64.b64encode(hashlib.sha256(source["page.js"].encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return {"style": Markup(source["style.css"]), "script": Markup(source["page.js"]), "policy": Markup(policy)}
+
+
+def _drawings(data: dict[str, Any], audit: Audit, classes: list[str]) -> dict[str, str]:
+    """The figures as SVG, each empty where the run holds nothing to draw."""
     finished = not audit.results.missing
-    drawings = {
+    lines = _radii(data, audit)
+    return {
         "bars": figures.attack_bars(data["attacks"]) if finished else "",
-        "traces": figures.traces(audit.results) if any(r.traces for r in audit.results.steps) else "",
+        "margins": figures.margins(audit.results) if len(figures.logit_margins(audit.results)) else "",
+        "radii": figures.radii(lines, data["threat"]["eps"], data["threat"]["norm"]) if lines else "",
         "standing": leaderboard.drawing(data),
         "logits": figures.logit_heatmap(audit.results, classes) if 1 < len(classes) <= 12 and finished else "",
     }
-    return environment.get_template("report.html.j2").render(
-        r=data,
-        claim_line=claim_line(data),
-        headlines={key: headline(data, key) for key in ("clean", "claimed", "adaptive")},
-        reproduce=reproduce(data),
-        routes=[(family["attack"], route_cells(family)) for family in data["routes"]],
-        route_titles=[title for _, title in ROUTES],
-        routes_note=routes_note(data),
-        draws_note=draws_note(data),
-        curves=curve_rows(data),
-        curve_titles=curve_titles(data),
-        curves_note=CURVES_NOTE,
-        references=references.rows(data),
-        reference_titles=references.TITLES,
-        reference_note=references.NOTE,
-        standing_line=leaderboard.standing_line(data),
-        papers=[(claim, fair(claim, data)) for claim in data["paper_claims"]],
-        beside=beside(data),
-        elsewhere=elsewhere(data),
-        # The figures are our own SVG: their text comes from step names of the suites and is escaped by matplotlib.
-        figures={name: Markup(svg) for name, svg in drawings.items()},
-        gallery=_gallery(audit, classes),
-    )
 
 
-def _gallery(audit: Audit, classes: list[str]) -> list[dict[str, Any]]:
-    """The cards of the gallery; none where it is missing or damaged, for the report's figures do not rest on it."""
-    try:
-        with (audit.path / "gallery.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return _cards({name: stored[name] for name in stored.files}, classes)
-    except Exception:  # noqa: BLE001 - a damaged archive makes zipfile, zlib and numpy raise nearly anything
-        return []
+def _radii(data: dict[str, Any], audit: Audit) -> list[figures.Line]:
+    """Accuracy by radius: what least-norm attacks found, and what the examination before the attacks did."""
+    lines = [(c["step"], [(p["eps"], p["accuracy"]) for p in c["points"]]) for c in data["curves"]]
+    before = audit.results.plan.profile.get("eps_curve")
+    if before:
+        lines.append(("15 steps before the attacks", [(p["eps"], p["accuracy"]) for p in before]))
+    return [(name, points) for name, points in lines if points]
 
 
-def _cards(arrays: dict[str, Any], classes: list[str]) -> list[dict[str, Any]]:
-    def name(index: int) -> str:
-        return classes[index] if 0 <= index < len(classes) else str(index)
-
-    cards = []
-    for i, number in enumerate(arrays["ids"]):
-        delta = arrays["x_adv"][i] - arrays["clean"][i]
-        cards.append({
-            "id": int(number), "step": str(arrays["step"][i]), "label": name(int(arrays["label"][i])),
-            "prediction": name(int(arrays["prediction"][i])), "clean": figures.picture(arrays["clean"][i]),
-            "adversarial": figures.picture(arrays["x_adv"][i]),
-            "difference": figures.picture(delta, signed=float(np.abs(delta).max()) or 1.0),
-        })  # fmt: skip
-    return cards
+def numeric(titles: Any) -> list[str]:
+    """Titles of a table whose first column alone is words, as its template takes them."""
+    return [title if i == 0 else f"#{title}" for i, title in enumerate(titles)]

@@ -43,7 +43,7 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         *_rounds(data),
         *_curves(data),
         "| diagnosis | status | finding |", "|---|---|---|",
-        *(f"| {d['name']} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
+        *(f"| {_cell(d['name'])} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
     ]  # fmt: skip
     lines += [*_papers(data), *references.markdown(data), *leaderboard.markdown(data)]
     return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
@@ -52,7 +52,7 @@ def render_markdown(data: Mapping[str, Any]) -> str:
 def _papers(data: Mapping[str, Any]) -> list[str]:
     """The printed claims that speak of these images, beside what was measured; then what the others are for."""
     rows = [
-        f"| {_cell(row['source'])} | {row['attack']} | {row['robust']} | {row['measured']} | "
+        f"| {_cell(row['source'])} | {_cell(row['attack'])} | {row['robust']} | {row['measured']} | "
         f"{'no: another ' + row['differs'] if row['differs'] else 'yes'} |"
         for row in beside(data)
     ]
@@ -67,7 +67,7 @@ def _routes(data: Mapping[str, Any]) -> list[str]:
         return lines
     return [
         *lines, f"| attack | {' | '.join(title for _, title in ROUTES)} |", "|---" * (len(ROUTES) + 1) + "|",
-        *(f"| {family['attack']} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
+        *(f"| {_cell(family['attack'])} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
         routes_note(data), "",
     ]  # fmt: skip
 
@@ -98,7 +98,7 @@ def _estimate(name: str, data: Mapping[str, Any]) -> str:
 
 def _attack(a: Mapping[str, Any]) -> str:
     cells = (
-        a["name"], _cell(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), a["accuracy_is"],
+        _cell(a["name"]), _cell(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), a["accuracy_is"],
         f"{a['forwards']:,}", f"{a['backwards']:,}", f"{a['seconds']:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"

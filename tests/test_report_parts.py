@@ -1,0 +1,135 @@
+"""What the page draws agrees with the results, and its colours can be told apart."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from reports import figures, iterations, matrix, opening
+from tests.built import built, claimed, control, mask, ran
+
+
+def covered(path: str) -> int:
+    """How many images the rectangles of a path cover."""
+    return sum(int(width) for width in re.findall(r"h(\d+)v", path))
+
+
+def test_runs_are_the_mask():
+    mask = np.asarray([True, False, True, True, False, True])
+    assert matrix.runs(mask) == "M0 0h1v1h-1zM2 0h2v1h-2zM5 0h1v1h-1z"
+    assert matrix.runs(np.zeros(4, bool)) == ""
+
+
+def test_a_strip_covers_what_the_attack_met():
+    first, second = (
+        claimed("pgd-20", mask((10, 40), (50, 60))),
+        ran("apgd", mask((0, 5)), attacked=mask((0, 10), (40, 50))),
+    )
+    results = built(first, second, control())
+    rows = matrix.strips(results)
+    assert [row["name"] for row in rows] == ["pgd-20", "apgd"]
+    one, two = rows
+    assert (one["attacked"], one["broken"], one["first"]) == (900, 40, 40)
+    assert {kind: covered(path) for kind, path in one["paths"].items()} == {"broken": 40, "stood": 860, "wrong": 100}
+    assert one["paths"]["broken"].startswith("M0 0h40v1")  # first in the order: one block
+    assert {kind: covered(path) for kind, path in two["paths"].items()} == {"broken": 5, "stood": 15, "wrong": 100}
+    assert two["first"] == 5
+    assert [kind for kind, _ in matrix.key(rows)] == ["claimed", "adaptive", "stood", "wrong", "none"]
+
+
+def test_an_attack_that_crashed_is_not_drawn_as_survived():
+    row = matrix.strips(built(ran("apgd", mask((0, 5)), errors=mask((5, 25)), attacked=mask((0, 30)))))[0]
+    assert {kind: covered(path) for kind, path in row["paths"].items()} == {
+        "broken": 5,
+        "crashed": 20,
+        "stood": 5,
+        "wrong": 100,
+    }
+
+
+def test_the_table_of_images_says_who_broke_each():
+    results = built(claimed("pgd-20", mask((1, 3))), ran("apgd", mask((2, 4))))
+    rows = matrix.images(results, ["cat"])
+    assert [row["first"] for row in rows[:5]] == ["stands", "pgd-20", "pgd-20", "apgd", "stands"]
+    assert (rows[2]["count"], rows[2]["all"]) == (2, "pgd-20, apgd")
+    assert rows[-1]["first"] == "misclassified"
+    assert len(rows) == matrix.SHOWN
+
+
+def test_iterations_end_in_the_figures_of_the_trace():
+    step = ran("apgd", mask((0, 5)))
+    trace = np.asarray(
+        [(0.0, 4.0, 0.0, np.nan, 1.0), (1.0, 2.0, 0.2, np.nan, 2.0), (2.0, -1.0, 0.5, np.nan, 3.0)], np.float32
+    )
+    object.__setattr__(step, "traces", (trace,))
+    (row,) = iterations.rows(built(step, control()))
+    words = dict(zip(iterations.TITLES, (cell["words"] for cell in row["cells"]), strict=True))
+    assert words == {
+        "CE loss": "0 to 2", "margin": "4 to -1", "broken share": "0 to 0.5", "zero gradients": "not measured",
+        "gradient norm": "1 to 3",
+    }  # fmt: skip
+    heights = [float(point.split(",")[1]) for point in row["cells"][2]["points"].split()]
+    assert heights[0] == 19.0
+    assert heights[-1] == pytest.approx(10.0)  # half of the way up: a share is drawn from 0 to 1
+
+
+def test_margins_are_those_of_the_logits():
+    results = built(claimed())
+    logits, label = results.logits.copy(), np.zeros(len(results.label), np.int64)
+    logits[:] = 0
+    logits[0], label[0] = np.arange(logits.shape[1]), logits.shape[1] - 1
+    logits[1, 3] = 5
+    logits[2] = np.nan
+    object.__setattr__(results, "logits", logits)
+    object.__setattr__(results, "label", label)
+    found = figures.logit_margins(results)
+    assert len(found) == len(label) - 1
+    assert found[:3].tolist() == [1.0, -5.0, 0.0]
+
+
+def test_the_scale_puts_figures_where_they_belong():
+    figure = {"accuracy": 0.25, "interval": [0.2, 0.3], "n": 100, "unknown": 0}
+    nothing = {"accuracy": None, "interval": None, "n": None, "unknown": 0}
+    data = {
+        "claim": {"basis": "paper", "robust_acc": 0.8, "attack": "pgd"}, "clean": figure, "claimed": figure, "adaptive": nothing,
+        "run": {"missing_units": 0},
+    }  # fmt: skip
+    claim, clean, _, adaptive = opening.scale(data)
+    assert (claim["place"], claim["range"], claim["words"]) == (80.0, None, "80.0%")
+    assert (clean["place"], clean["range"]) == (25.0, pytest.approx((20.0, 10.0)))
+    assert (adaptive["place"], adaptive["range"]) == (None, None)
+    assert "refused" in adaptive["words"]
+
+
+def test_text_has_the_contrast_of_wcag_aa():
+    """WCAG 2.2, success criterion 1.4.3: 4.5 to 1, on the page and on its panels, light and dark."""
+    style = resources.files("reports").joinpath("templates/style.css").read_text()
+    blocks = re.findall(r":root \{(.*?)\}", style, re.S)
+    light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in blocks)
+    for colours in light, dark:
+        for ground in "paper", "panel":
+            for ink in "ink", "muted", "claimed", "adaptive", "upheld", "refuted", "inconclusive":
+                assert contrast(colours[ink], colours[ground]) >= 4.5, (ink, colours[ink], colours[ground])
+        assert contrast(colours["edge"], colours["paper"]) >= 3  # 1.4.11: borders of controls
+
+
+def contrast(one: str, other: str) -> float:
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_class_names_in_a_figure_are_neither_formulas_nor_markup():
+    results = built(claimed())
+    object.__setattr__(results, "logits", np.zeros((len(results.label), 2), np.float32))
+    drawing = figures.logit_heatmap(results, [r"$\nosuch{$", "<script>alert(1)</script>"])
+    assert r"$\nosuch{$" in drawing
+    assert "<script" not in drawing
