@@ -190,7 +190,9 @@ class Round:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Round:
         steps = tuple(Step.from_dict(step) for step in data["steps"])
-        return cls(int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps, bool(data.get("early", False)))
+        return cls(
+            int(data["number"]), tuple(data["found"]), tuple(data["remedies"]), steps, bool(data.get("early", False))
+        )
 
 
 @dataclass(frozen=True, slots=True)
