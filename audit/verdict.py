@@ -129,10 +129,8 @@ def _why_no_claim(results: Results) -> str:
         )
     if crashed := [r for r in steps if r.errors.any()]:
         message = next((m for r in crashed for m in r.messages), "no message")
-        return (
-            f"the claimed attacks crashed ({', '.join(r.step.name for r in crashed)}); the first said: {message}; type "
-            "--claim-robust with the number that is claimed"
-        )
+        names = ", ".join(r.step.name for r in crashed)
+        return f"the claimed attacks crashed ({names}); the first said: {message}; type --claim-robust with the claimed number"
     if not all(r.done for r in steps):
         return "the claimed attacks have not run to their end; the same command resumes the run"
     return "no image is classified correctly, so the claimed attacks had nothing to attack"
