@@ -103,6 +103,9 @@ def prepare(
     few = (len(images.x), by_nature, get_suite(suite).images, getattr(known, "images", None))
     images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
+    where = None if sources.own_images else dataset
+    if not staged(model):  # a mistyped setting is said before the model is examined, which takes seconds
+        filled(answered(chosen.steps, answers(model)), settings, threat, images.x.shape[1:], where, answers(model))
     with accepts(images.source, x):
         seen = profile(model, x, y, batch_size=batch_size, seed=derive_seed(seed, "profile"), threat=threat)
     seen["answers"] = answers(model)
@@ -112,7 +115,7 @@ def prepare(
     )  # fmt: skip
     own, steps, unsupported = filled(
         fit(answered(chosen.steps, seen["answers"]), nature), settings, threat, images.x.shape[1:],
-        None if sources.own_images else dataset, seen["answers"],
+        where, seen["answers"],
     )  # fmt: skip
     stated = stated_claim(asked, known, dataset, checkpoint, threat, own_images=sources.own_images)
     identity = {
