@@ -133,7 +133,7 @@ def mi_fgsm(
 
 
 @attack(
-    "ti-dim", library=LIBRARY, norms=("Linf",), needs="gradient", cost=in_rounds(_per_step), reach=8.0,
+    "ti-dim", library=LIBRARY, norms=("Linf",), needs="gradient", cost=in_rounds(_per_step), reach=8.0, share=0.5,
     check=_aims("ti-dim"), reference="Dong et al. 2019, arXiv 1904.02884",
 )  # fmt: skip
 def ti_dim(
