@@ -32,7 +32,7 @@ from audit.types import NORMS, TRAITS, Norm, ThreatModel
 
 ABOVE, BELOW = 1.25, 0.8  # radii, as multiples of the largest and of the smallest distance
 OVERSTEP = 1.001  # how far, relative to eps, an attack's own arithmetic may carry it outside the ball
-EDGE = 0.1  # radius around images at the edge of the box
+EDGE = 0.1  # radius where all pixels are black or white
 STRETCH = 5.0  # farther from the boundary, so that L0 needs more than one pixel
 DUAL: dict[Norm, float] = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 
@@ -82,8 +82,8 @@ def linear_problem(
     """A linear model and n images (n, channels, size, size) with labels (n,), all classified correctly.
 
     Pixels lie in [0.4, 0.6] and boundaries 0.1 to 0.2 away in L1 (nearer in the other norms), so the box does not
-    bind. The third class is clearly farther than the second, so that even one step along the cross-entropy gradient
-    leads across the nearest boundary: what fails here is the attack and not the problem.
+    bind. The third class is clearly farther than the second, so that even one cross-entropy step leads across the
+    nearest boundary: what fails here is the attack and not the problem.
     """
     dice = torch.Generator().manual_seed(seed)
     weight = 10 * torch.randn(classes, channels * size * size, generator=dice)
@@ -113,8 +113,7 @@ def check_attack(
 
     above, share: with a radius of `above` times the largest distance to the boundary it must break at least `share`
     of the images; an attack of kind "minimal" must come within `above` times the distance of each. By default 1.25
-    and 1.0, or the attack's own `reach` and `share` (`reach` may differ by norm). Only an attack that sees no gradient
-    has reason to ask for more room or less success.
+    and 1.0, or the attack's own `reach` (also by norm) and `share`, of which few have reason to ask for more or less.
     Below 0.8 times the distance nothing may succeed. options: passed to the attack, for example to shorten it.
     The attack must also stay in its ball and the box (black and white images are tried for that too), repeat itself bit for bit under its seed, refuse other norms
     (Unsupported) and unknown options (BadInput), and leave its inputs, the model, the global random generators and
@@ -177,10 +176,8 @@ def _check_edge(
     """Stay inside where every pixel is black or white, so that half of all steps lead out of the box."""
     x = (x[:2] > 0.5).float()
     candidate = attack(model, x, model(x).argmax(1), threat, seed=derive_seed(seed, attack.name), **options)
-    name = f"attack {attack.name!r} under {threat.norm}, on black and white images,"
-    if attack.kind == "budget":
-        _check_inside(candidate, x, threat, name)
-    _check_box(candidate, threat, name)
+    check = partial(_check_inside, candidate, x) if attack.kind == "budget" else partial(_check_box, candidate)
+    check(threat, f"attack {attack.name!r} under {threat.norm}, on black and white images,")
 
 
 def _check_raises(call: Callable[[], object], expected: type[Exception], what: str) -> None:

@@ -79,11 +79,11 @@ def test_what_asks_for_more_room_or_less_success_declares_it(name):
 
 
 def test_the_share_that_an_attack_declares_is_what_it_is_held_to():
-    with pytest.raises(AssertionError, match="broke 0 of 6 images within 1.25 times.*expected a share of 0.5"):
+    with pytest.raises(AssertionError, match=r"broke 0 of 6 images within 1.25 times.*expected a share of 0.5"):
         check_attack(replace(planted.idle, share=0.5))
     with pytest.raises(AssertionError, match="within 4 times"):
         check_attack(replace(planted.idle, reach={"Linf": 4.0}))
-    with pytest.raises(AssertionError, match="within 1.25 times"):
+    with pytest.raises(AssertionError, match=r"within 1.25 times"):
         check_attack(replace(planted.idle, reach={"L0": 4.0}))
 
 
