@@ -70,10 +70,12 @@ def _attacks() -> Group:
             continue
         passes = " + ".join(f"{count:,}" for count in known.cost({}))
         rows.append((name, known.library, ", ".join(known.norms), known.kind, known.needs, passes))
-        if known.defaults:
-            options.append(Text(f"{name}: " + ", ".join(f"{k}={v}" for k, v in known.defaults.items())))
+        listed = ", ".join(f"{k}={v}" for k, v in known.defaults.items())
+        options.append(Text(f"{name} ({known.reference})" + (f": {listed}" if listed else "")))
     columns = ("name", "library", "norms", "kind", "needs", "passes an image (fwd + bwd)")
-    return Group(table("attacks", columns, rows), Text("\noptions, for --set STEP.OPTION=VALUE:"), *options)
+    return Group(
+        table("attacks", columns, rows), Text("\nreferences, and options for --set STEP.OPTION=VALUE:"), *options
+    )
 
 
 def _datasets() -> Table:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Any
 
 from audit import registry
-from audit.errors import BadInput, MissingDependency, UnknownName, Unsupported
-from audit.papers import PaperClaim, claims_of
+from audit.claim_lines import LENGTHS, lines, obstacle, timed
+from audit.errors import BadInput, UnknownName, Unsupported
+from audit.papers import PaperClaim
 from audit.registry import closest
 from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
 from audit.types import Step
@@ -19,11 +20,11 @@ UNNAMED = "unnamed"
 AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (
     ("apgd-ce", {"n_iter": 100}), ("apgd-t", {}), ("fab-t", {}), ("square", {}),
 )  # fmt: skip
-STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4, and within 5 % TPAP's code, whose paper prints none
+STEP_SIZE = (
+    0.1  # of eps; super-fitting, Sec. 4. TPAP's paper prints none, and its code's stand in the claims themselves
+)
 STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
-UNSAID = {"cw": "it does not say which C&W attack", "targeted": "it does not say towards which class"}
-LENGTHS = ("steps", "n_iter", "n_queries")
-FEW = {step.attack: step.limit for step in SUITES["full"].steps if step.limit and step.scope != "control"}
+FEW = {step.attack: step for step in SUITES["full"].steps if step.limit and step.scope != "control"}
 TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
 
 
@@ -42,23 +43,35 @@ def choose(
 
     A line of a paper replaces the suite's claimed steps by its own attack; a typed attack joins them. Suite "claimed"
     of a defense that printed claims speak of runs all that those for this data set name, or for any if none is for it;
-    where none of these attacks can run, what the suite has. AutoAttack is its four parts, each on what those before it
+    where none of these attacks can run, what the suite has; dear ones run on few images, beside the claimed. AutoAttack is its four parts, each on what those before it
     left. The other suites keep the claimed steps of `audit.suites`, of AutoAttack at most two parts: time matters there.
     Raises UnknownName, BadInput, Unsupported when suite "claimed" has no attack for the norm, and what loading an
     attack raises.
     """
     steps = steps_for(suite, defense)
     claimed = tuple(step for step in steps if step.suite == "claimed")
-    left_out: tuple[str, ...] = ()
+    few, left_out = tuple[Step, ...](), tuple[str, ...]()
     if line is not None:
         runnable(line)
         claimed = tuple(_steps(line.attack, line.params, defense))
     elif suite == "claimed":
-        named, left_out = _named(defense, dataset, norm)
-        claimed = named or _fitting(claimed, defense, norm, joined=attack != UNNAMED)
+        named, few, left_out = _named(defense, dataset, norm)
+        claimed = named or _fitting(claimed, defense, norm, joined=attack != UNNAMED or bool(few))
     if attack != UNNAMED:
-        claimed = _joined(claimed, typed(attack, defense))
-    return Chosen((*claimed, *(step for step in steps if step.suite != "claimed")), left_out)
+        claimed = _joined(claimed, _under(norm, attack, typed(attack, defense)))
+    return Chosen((*claimed, *few, *(step for step in steps if step.suite != "claimed")), left_out)
+
+
+def _under(norm: str, text: str, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps of a typed attack. Raises Unsupported when one of them does not support the norm."""
+    for step in steps:
+        norms = registry.attacks.load(step.attack).norms
+        if norm not in norms:
+            raise Unsupported(
+                f"--claim-attack {text} is for {', '.join(norms)}, this run for {norm}; type --norm {norms[0]}, or another "
+                "--claim-attack"
+            )
+    return steps
 
 
 def typed(text: str, defense: str) -> tuple[Step, ...]:
@@ -75,7 +88,7 @@ def typed(text: str, defense: str) -> tuple[Step, ...]:
     found = re.fullmatch(r"(.+)-([1-9]\d*)", text)
     if text in known or found is None or found[1] not in known:
         if text not in known:
-            hint = closest(text, [*known, "autoattack"])
+            hint = _meant(re.sub(r"-\d+$", "", text), [*known, "autoattack"])
             raise UnknownName(f"--claim-attack names attack {text!r}: {hint} A length follows a dash, as in pgd-100")
         return tuple(_steps(text, {}, defense))
     options = registry.attacks.load(found[1]).defaults
@@ -85,21 +98,34 @@ def typed(text: str, defense: str) -> tuple[Step, ...]:
     return tuple(_steps(found[1], {length: int(found[2])}, defense))
 
 
-def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tuple[str, ...]]:
-    """The steps of all attacks that printed claims name, short ones first, and why the others are left out."""
-    steps: tuple[Step, ...] = ()
+def _meant(stem: str, known: list[str]) -> str:
+    """The hint for an attack that is none: those that its name begins, else the nearest."""
+    kin = [name for name in known if name.startswith(f"{stem}-")]
+    return f"did you mean {' or '.join(map(repr, kin))}?" if kin and stem not in known else closest(stem, known)
+
+
+def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tuple[Step, ...], tuple[str, ...]]:
+    """The steps of all attacks that printed claims name, short ones first; the dear ones; why others are left out."""
+    steps, few = tuple[Step, ...](), tuple[Step, ...]()
     said: dict[tuple[str, str], str] = {}  # of one attack that cannot run for one reason, the first line
-    for line in _lines(defense, dataset):
-        if not _timed(line) and any(step.attack == line.attack and not step.after for step in steps):
+    for line in lines(defense, dataset):
+        if not timed(line) and any(step.attack == line.attack and not step.after for step in steps):
             continue  # its length is not printed, and others print theirs
-        obstacle = _obstacle(line, norm)
-        if not obstacle and line.attack in FEW:
-            obstacle = f"too dear for every image; suite full runs {line.attack} on {FEW[line.attack]} of them"
-        if obstacle:
-            said.setdefault((line.attack, obstacle), f"the attack of claim {line.id} is left out: {obstacle}")
-            continue
-        steps = _joined(steps, _steps(line.attack, line.params, defense))
-    return tuple(sorted(steps, key=_length)), tuple(said.values())
+        found = obstacle(line, norm)
+        if found:
+            said.setdefault((line.attack, found), f"the attack of claim {line.id} is left out: {found}")
+        elif line.attack in FEW:
+            few = _joined(few, [_on_few(line)])
+        else:
+            steps = _joined(steps, _steps(line.attack, line.params, defense))
+    return tuple(sorted(steps, key=_length)), few, tuple(said.values())
+
+
+def _on_few(line: PaperClaim) -> Step:
+    """Suite full's step of a dear attack, with the claim's parameters. It is no claimed step: those attack every image."""
+    step = FEW[line.attack]
+    why = f"named by claim {line.id}; too dear for every image: {step.limit} of them, for the worst case alone"
+    return replace(step, params={**step.params, **line.params}, why=why)
 
 
 def _fitting(claimed: tuple[Step, ...], defense: str, norm: str, *, joined: bool) -> tuple[Step, ...]:
@@ -113,53 +139,12 @@ def _fitting(claimed: tuple[Step, ...], defense: str, norm: str, *, joined: bool
     )
 
 
-def _lines(defense: str, dataset: str) -> list[PaperClaim]:
-    """One line for each attack and options that the claims on a defense name; those with a length first.
-
-    Of targeted attacks the best case counts: the easiest target of all is what an attack without a target finds.
-    """
-    lines = [c for c in claims_of(defense) if c.knowledge in ("white", "grey", "")]
-    lines = [c for c in lines if c.quantity == "robust_accuracy" or _easiest(c)]
-    lines = [c for c in lines if c.dataset == dataset] or lines
-    first: dict[tuple[str, str], PaperClaim] = {}
-    for line in lines:
-        plain = replace(line, params={option: value for option, value in line.params.items() if option != "case"})
-        first.setdefault((line.attack, json.dumps(plain.params, sort_keys=True)), plain)
-    return sorted(first.values(), key=lambda c: not _timed(c))
-
-
-def _timed(line: PaperClaim) -> bool:
-    return any(name in line.params for name in LENGTHS)
-
-
-def _easiest(line: PaperClaim) -> bool:
-    return line.quantity == "success_rate" and line.params.get("case") == "best"
-
-
-def _obstacle(line: PaperClaim, norm: str) -> str:
-    """Why an attack cannot run as a paper ran it; empty when it can."""
-    if line.norm and line.norm != norm:
-        return f"it is for {line.norm}, this run for {norm}"
-    if line.attack == "autoattack":
-        return ""
-    try:
-        known = registry.attacks.load(line.attack)
-    except MissingDependency as error:
-        return str(error)
-    except UnknownName:
-        return UNSAID.get(line.attack, f"there is no attack {line.attack!r} here")
-    unknown = sorted(set(line.params) - set(known.defaults))
-    if unknown:
-        return UNSAID.get(unknown[0], f"attack {line.attack} has no option {unknown[0]!r}")
-    return "" if norm in known.norms else f"attack {line.attack} supports {', '.join(known.norms)}, not {norm}"
-
-
 def runnable(line: PaperClaim) -> None:
     """Raise BadInput when the attack of a line cannot run here."""
-    obstacle = _obstacle(line, line.norm)
-    if obstacle:
+    found = obstacle(line, line.norm)
+    if found:
         raise BadInput(
-            f"claim {line.id} cannot be audited ({obstacle}), expected an attack of `list attacks`; to hold the defense to "
+            f"claim {line.id} cannot be audited ({found}), expected an attack of `list attacks`; to hold the defense to "
             f"its number all the same type --claim-robust {line.value}"
         )
 
@@ -167,7 +152,7 @@ def runnable(line: PaperClaim) -> None:
 def by_hand(line: PaperClaim, defense: str) -> str:
     """What to type to hold a run of `defense` to a line's number, under the line's attack where it can run."""
     robust = f"--claim-robust {line.value}"
-    if _obstacle(line, line.norm):
+    if obstacle(line, line.norm):
         return robust
     usual = typed(line.label, defense)
     said = [robust, f"--claim-attack {line.label}"]
@@ -212,8 +197,9 @@ def _joined(steps: tuple[Step, ...], more: Iterable[Step]) -> tuple[Step, ...]:
             alone = replace(same, after=same.after if step.after else ())
             steps = tuple(alone if old is same else old for old in steps)
             continue
-        twins = sum(old.name.startswith(step.name) for old in steps if old.attack == step.attack)
-        names[step.name] = f"{step.name}-{twins + 1}" if twins else step.name
+        taken = {old.name for old in steps}
+        free = (name for name in chain([step.name], (f"{step.name}-{n}" for n in count(2))) if name not in taken)
+        names[step.name] = next(free)
         after = tuple(names.get(part, part) for part in step.after)
         steps = (*steps, replace(step, name=names[step.name], after=after))
     return steps

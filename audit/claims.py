@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from audit import registry
 from audit.claimed import UNNAMED, by_hand
 from audit.errors import BadInput
 from audit.papers import PaperClaim, claims_of, find
@@ -67,6 +68,30 @@ def expected_clean(checkpoint: Checkpoint, typed: float | None) -> float | None:
     """The clean accuracy to hold the model against: typed, else recorded after training."""
     recorded: float | None = checkpoint.measured.get("clean_accuracy")
     return recorded if typed is None else typed
+
+
+def meant(
+    claim: str | None, defense: str | None, dataset: str | None, *, at_hand: bool
+) -> tuple[str | None, str | None]:
+    """The defense and the data set of a run: those typed, else those of the line that `--claim` names.
+
+    at_hand: the user brought weights. Raises UnknownName for no such line; BadInput when the line is for a defense that
+    is not registered, or for a data set for which its defense has no weights.
+    """
+    if claim is None:
+        return defense, dataset
+    line = find(claim)
+    defense = defense or line.defense
+    if defense not in registry.defenses.names() or dataset is not None or defense != line.defense or at_hand:
+        return defense, dataset or line.dataset
+    known = registry.defenses.load(defense)
+    shipped = [*getattr(known, "zoo", ()), *getattr(known, "external", ())]
+    if line.dataset not in shipped:
+        other = f"--dataset {shipped[0]} --defense {defense} {by_hand(line, defense)}" if shipped else "another --claim"
+        raise BadInput(
+            f"claim {claim} is for {defense} on {line.dataset}, for which no weights are shipped; type --weights FILE, or {other}"
+        )
+    return defense, line.dataset
 
 
 def chosen_line(

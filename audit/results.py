@@ -166,8 +166,8 @@ def read_results(run_dir: Path) -> Results:
     plan = read_plan(run_dir)
     checks = _checks(run_dir)
     if checks.get("rounds", len(plan.rounds)) != len(plan.rounds):
-        found = f"ran {checks['rounds']} rounds, its rounds.json has {len(plan.rounds)}"
-        raise PlanMismatch(f"{run_dir} {found}; restore the file")
+        why = f"ran {checks['rounds']} rounds, its rounds.json has {len(plan.rounds)}"
+        raise PlanMismatch(f"{run_dir} {why}; restore the file")
     n, ledger = plan.n, Ledger(run_dir, plan.fingerprint)
     correct, prediction, label = np.zeros(n, bool), np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     p_clean, bare_correct = np.zeros(n, np.float32), np.zeros(n, bool)

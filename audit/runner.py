@@ -16,7 +16,7 @@ from audit import __version__, registry
 from audit.accepted import accepts, numbers
 from audit.budget import Budget
 from audit.claimed import UNNAMED, choose
-from audit.claims import Asked, chosen_line, expected_clean, own_claims, radius, stated_claim
+from audit.claims import Asked, chosen_line, expected_clean, meant, own_claims, radius, stated_claim
 from audit.device import exact, find_device
 from audit.engine import Target, Watcher
 from audit.execution import execute
@@ -78,10 +78,13 @@ def prepare(
     RobustBench's checkpoints lie. dataset: the one that the model was trained for, unless typed. data: a path, or images and
     labels as arrays or tensors.
     claim_clean: the clean accuracy that the claim states, in [0,1]; without it the checkpoint's own record counts.
-    claim: the id of a line of `audit.papers` to audit; it gives the radius, the attack and the number.
+    claim: the id of a line of `audit.papers` to audit; it gives the radius, the attack and the number, and the defense and
+    the data set where they are not typed.
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
     Raises the AuditError that says what is wrong with the input.
     """
+    if model is None and (defense is None or isinstance(defense, str)):
+        defense, dataset = meant(claim, defense, dataset, at_hand=weights is not None or data is not None)
     given = model if defense is None else defense
     declared = Declared(preprocessing, tuple(traits), usual_place(given, model_dir), download)
     sources = Sources.given(weights, data, data_dir, declared, download=download, network=network, width=width)

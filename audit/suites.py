@@ -33,8 +33,9 @@ CLAIMED_STEPS = (
 _TARGETED = Step("apgd-t", "apgd-t", "claimed", "all", why="the targeted attack of AutoAttack")
 
 CLAIMED_BY: Mapping[str, tuple[Step, ...]] = {
-    # TPAP, Table 2: FGSM, PGD-20 and PGD-100 (public code: step .003 at 8/255), AutoAttack.
-    "tpap": (*(CLAIMED_STEPS[i] for i in (0, 2, 3, 4)), replace(_TARGETED, name="claimed-apgd-t")),
+    # TPAP, Table 2: FGSM, PGD-20 and PGD-100 (public code: steps .003 and .0007 at 8/255), AutoAttack.
+    "tpap": (CLAIMED_STEPS[0], _iterated("pgd-20", "pgd", 20, 0.0956), _iterated("pgd-100", "pgd", 100, 0.0223),
+             CLAIMED_STEPS[4], replace(_TARGETED, name="claimed-apgd-t")),
     # Catastrophic overfitting, Sec. 4: FGSM, PGD-50 with step 2/255 at 16/255, APGD-T.
     "co_noise": (CLAIMED_STEPS[0], _iterated("pgd-50", "pgd", 50, 0.125), replace(_TARGETED, name="claimed-apgd-t")),
     # SIM-Adv, Table 3: FGSM, BIM(10,40), Madry(10,40).
@@ -109,8 +110,8 @@ FULL_STEPS = (
         why="Carlini and Wagner's margin, least Linf; 20 images",
     ),
     Step("cw-l0", "cw-l0", "full", limit=50, why="Carlini and Wagner's margin, fewest pixels; 50 images"),
-    Step("st-adv", "st-adv", "full", why="moves pixels instead of changing them"),
-    Step("fwa", "fwa", "full", why="moves mass between neighbouring pixels"),
+    Step("st-adv", "st-adv", "full", why="moves pixels instead of changing them, clipped to the Linf ball"),
+    Step("fwa", "fwa", "full", why="moves mass between neighbouring pixels, clipped to the Linf ball"),
     ADAPTIVE_STEPS[5],
     Step("transfer", "transfer", "full", params={"surrogate": "undefended"}, why="images of an undefended network"),
     Step("random-search", "random-search", "full", why="1,000 random corners of the ball"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from audit.types import NORMS, TRAITS, Norm, ThreatModel
 
 ABOVE, BELOW = 1.25, 0.8  # radii, as multiples of the largest and of the smallest distance
 OVERSTEP = 1.001  # how far, relative to eps, an attack's own arithmetic may carry it outside the ball
+EDGE = 0.1  # radius where all pixels are black or white
 STRETCH = 5.0  # farther from the boundary, so that L0 needs more than one pixel
 DUAL: dict[Norm, float] = {"Linf": 1.0, "L2": 2.0, "L1": float("inf")}
 
@@ -81,8 +82,8 @@ def linear_problem(
     """A linear model and n images (n, channels, size, size) with labels (n,), all classified correctly.
 
     Pixels lie in [0.4, 0.6] and boundaries 0.1 to 0.2 away in L1 (nearer in the other norms), so the box does not
-    bind. The third class is clearly farther than the second, so that even one step along the cross-entropy gradient
-    leads across the nearest boundary: what fails here is the attack and not the problem.
+    bind. The third class is clearly farther than the second, so that even one cross-entropy step leads across the
+    nearest boundary: what fails here is the attack and not the problem.
     """
     dice = torch.Generator().manual_seed(seed)
     weight = 10 * torch.randn(classes, channels * size * size, generator=dice)
@@ -105,21 +106,21 @@ def linear_problem(
 
 
 def check_attack(
-    attack: Attack, *, above: float | None = None, share: float = 1.0, classes: int = 4, channels: int = 1,
+    attack: Attack, *, above: float | None = None, share: float | None = None, classes: int = 4, channels: int = 1,
     seed: int = 0, **options: Any,
 ) -> None:  # fmt: skip
     """Assert that `attack` keeps the contract of `audit.protocols.Attack`, in every norm that it names.
 
     above, share: with a radius of `above` times the largest distance to the boundary it must break at least `share`
-    of the images; an attack of kind "minimal" must come within `above` times the distance of each. By default 1.25,
-    or the attack's own `reach`. Only an attack that sees no gradient has reason to ask for more room or less success.
+    of the images; an attack of kind "minimal" must come within `above` times the distance of each. By default 1.25
+    and 1.0, or the attack's own `reach` (also by norm) and `share`, of which few have reason to ask for more or less.
     Below 0.8 times the distance nothing may succeed. options: passed to the attack, for example to shorten it.
-    The attack must also stay in its ball and the box, repeat itself bit for bit under its seed, refuse other norms
+    The attack must also stay in its ball and the box (black and white images are tried for that too), repeat itself bit for bit under its seed, refuse other norms
     (Unsupported) and unknown options (BadInput), and leave its inputs, the model, the global random generators and
     the trace function as it found them.
     """
     model, x, y = linear_problem(seed, classes=classes, channels=channels)
-    above = getattr(attack, "reach", ABOVE) if above is None else above
+    share = float(getattr(attack, "share", 1.0)) if share is None else share
 
     def call(images: Tensor, threat: ThreatModel, **more: Any) -> Tensor:
         return attack(model, images, y, threat, seed=derive_seed(seed, attack.name), **options, **more)
@@ -129,7 +130,9 @@ def check_attack(
         if norm not in attack.norms:
             _check_raises(partial(call, images, ThreatModel(norm, 1.0)), Unsupported, f"{attack.name} under {norm}")
         else:
-            _check_norm(attack, partial(call, images), model, images, y, norm, above, share)
+            room = _reach(attack, norm) if above is None else above
+            _check_norm(attack, partial(call, images), model, images, y, norm, room, share)
+            _check_edge(attack, model, images, ThreatModel(norm, 2.0 if norm == "L0" else EDGE), seed, options)
     unknown = partial(call, x, ThreatModel(attack.norms[0], 1.0), no_such_option=1)
     _check_raises(unknown, BadInput, f"{attack.name} with an unknown option")
 
@@ -160,6 +163,21 @@ def _check_norm(
         _check_inside(candidate, x, tight, name)
     impossible = (model(candidate).argmax(1) != y) & contains(candidate, x, tight) & (BELOW * reach >= least)
     assert not impossible.any(), f"{name} succeeded inside {BELOW} times the distance to the boundary"
+
+
+def _reach(attack: Attack, norm: Norm) -> float:
+    declared = getattr(attack, "reach", ABOVE)
+    return float(declared.get(norm, ABOVE) if isinstance(declared, Mapping) else declared)
+
+
+def _check_edge(
+    attack: Attack, model: Linear, x: Tensor, threat: ThreatModel, seed: int, options: Mapping[str, Any]
+) -> None:
+    """Stay inside where every pixel is black or white, so that half of all steps lead out of the box."""
+    x = (x[:2] > 0.5).float()
+    candidate = attack(model, x, model(x).argmax(1), threat, seed=derive_seed(seed, attack.name), **options)
+    check = partial(_check_inside, candidate, x) if attack.kind == "budget" else partial(_check_box, candidate)
+    check(threat, f"attack {attack.name!r} under {threat.norm}, on black and white images,")
 
 
 def _check_raises(call: Callable[[], object], expected: type[Exception], what: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import Function, WrappedAttack, attack
+from audit.attacks.common import Function, WrappedAttack, attack, margin_loss
 from audit.types import ThreatModel
 
 
@@ -204,9 +204,12 @@ def leaves_ball(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, 
     return good.function(model, x, y, wider, seed=seed)
 
 
-@_planted("leaves-box")
-def leaves_box(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
-    return good.function(model, x, y, threat, seed=seed) + 1.0
+@_planted("never-clips")
+def never_clips(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """The step of `good` without its last words: inside the box only where the images lie far from its edge."""
+    x = x.requires_grad_()
+    (grad,) = torch.autograd.grad(margin_loss(model(x), y).sum(), x)
+    return x + threat.eps * grad.sign()
 
 
 @_planted("reseeds")

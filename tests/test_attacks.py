@@ -1,5 +1,7 @@
 """Every attack of the registry keeps the contract, and a bad one is caught or fenced in."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,10 +41,6 @@ SHORT = {
     "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }
 BOUNDED = ("cw-l0", "cw-l2", "cw-linf", "hopskipjump", "boundary", "zoo")  # may end sooner than their cost says
-WITH_DEFAULTS = {
-    "square": {"above": 3.0, "share": 0.8},
-    "ti-dim": {"share": 0.5},
-}
 
 
 def few_classes(name):
@@ -71,7 +69,26 @@ def test_it_works_with_few_classes_and_with_colour(name, classes, channels):
 @pytest.mark.parametrize("name", ALONE)
 def test_it_keeps_the_contract_with_its_defaults(name):
     """The whole default budget of each; boundary, hopskipjump, zoo and cw-linf take one image at a time and minutes."""
-    check_attack(registry.attacks.load(name), **WITH_DEFAULTS.get(name, {}))
+    check_attack(registry.attacks.load(name))
+
+
+@pytest.mark.parametrize("name", ["square", "ti-dim"])
+def test_what_asks_for_more_room_or_less_success_declares_it(name):
+    """With shipped defaults and nothing typed; quick, so no slow test."""
+    check_attack(registry.attacks.load(name))
+
+
+def test_the_share_that_an_attack_declares_is_what_it_is_held_to():
+    with pytest.raises(AssertionError, match=r"broke 0 of 6 images within 1.25 times.*expected a share of 0.5"):
+        check_attack(replace(planted.idle, share=0.5))
+    with pytest.raises(AssertionError, match="within 4 times"):
+        check_attack(replace(planted.idle, reach={"Linf": 4.0}))
+    with pytest.raises(AssertionError, match=r"within 1.25 times"):
+        check_attack(replace(planted.idle, reach={"L0": 4.0}))
+
+
+def test_fmn_asks_for_more_room_only_where_pixels_are_counted():
+    assert registry.attacks.load("fmn").reach == {"L0": 2.0}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -139,6 +156,7 @@ def test_a_good_attack_passes():
     [
         (planted.idle, "broke 0 of 6 images"),
         (planted.leaves_ball, "left the ball"),
+        (planted.never_clips, "on black and white images, left the box: pixels"),
         (planted.trains, "changed the model's mode"),
         (planted.forgets_seed, "different images under the same seed"),
         (planted.unwrapped_nan, "NaN"),

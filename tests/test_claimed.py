@@ -8,9 +8,10 @@ import pytest
 
 from audit import papers, registry
 from audit.claimed import choose, runnable, typed
-from audit.claims import Asked, chosen_line, own_claims, printed_claims, radius, stated_claim
+from audit.claims import Asked, chosen_line, meant, own_claims, printed_claims, radius, stated_claim
 from audit.errors import BadInput, UnknownName, Unsupported
 from audit.papers import find
+from audit.runner import prepare
 from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
 from audit.types import ThreatModel
 
@@ -23,7 +24,7 @@ def test_the_claimed_suite_runs_what_the_papers_claims_name():
     assert choose("claimed", "sim_adv", "fashion_mnist", "Linf").steps == CLAIMED_BY["sim_adv"]
     found = choose("claimed", "super_fitting", "fashion_mnist", "Linf")
     assert found.steps[:5] == CLAIMED_STEPS
-    assert names(choose("claimed", "tpap", "cifar10", "Linf").steps)[:3] == ["fgsm", "pgd-20", "pgd-100"]
+    assert names(choose("claimed", "tpap", "cifar10", "Linf").steps)[:4] == ["fgsm", "pgd-20", "ti-dim-20", "pgd-100"]
     steps = choose("claimed", "co_noise", "fashion_mnist", "Linf").steps
     assert [s for s in names(steps) if s.startswith("pgd")] == ["pgd-10", "pgd-20", "pgd-50"]
     assert {s.params["rel_stepsize"] for s in steps if s.attack == "pgd"} == {0.125}
@@ -105,7 +106,7 @@ def test_other_suites_and_other_defenses_stay_as_they_are():
 @pytest.mark.parametrize(
     ("defense", "dataset", "norm", "expected"),
     [
-        ("distillation", "fashion_mnist", "Linf", ["fgsm", "bim-20"]),
+        ("distillation", "fashion_mnist", "Linf", ["fgsm", "bim-20", "cw-linf"]),
         ("distillation", "fashion_mnist", "L2", ["claimed-cw-l2"]),
         (
             "pgd_at",
@@ -134,7 +135,7 @@ def test_other_suites_and_other_defenses_stay_as_they_are():
             ["fgsm", "pgd-40", "pgd-40-2", "pgd-margin-40", "pgd-margin-40-2", "pgd-100", "pgd-100-2"],
         ),
         ("trades", "cifar10", "Linf", ["pgd-100", "apgd-ce-100", "claimed-a3"]),
-        ("undefended", "mnist", "Linf", ["fgsm", "bim-40", "pgd-40"]),
+        ("undefended", "mnist", "Linf", ["fgsm", "bim-40", "pgd-40", "cw-linf"]),
         ("undefended", "mnist", "L2", ["claimed-cw-l2", "claimed-deepfool"]),
     ],
 )
@@ -162,8 +163,16 @@ def test_where_no_claimed_attack_can_run_the_suite_stays_and_says_why():
     found = choose("claimed", "pgd_at", "cifar10", "L2")
     assert found.steps == SUITES["claimed"].steps
     assert sum("is left out: it is for Linf, this run for L2" in said for said in found.left_out) == 5
-    dear = choose("claimed", "distillation", "mnist", "Linf").left_out
-    assert any(said.endswith("too dear for every image; suite full runs cw-linf on 20 of them") for said in dear)
+
+
+@pytest.mark.parametrize(("norm", "attack", "images"), [("Linf", "cw-linf", 20), ("L0", "cw-l0", 50)])
+def test_a_dear_claimed_attack_runs_on_few_images_and_not_for_the_claimed_figure(norm, attack, images):
+    """As a claimed step it would pass for one that has tried every image (`Results.survives_claimed`)."""
+    found = choose("claimed", "distillation", "mnist", norm)
+    (step,) = (s for s in found.steps if s.attack == attack)
+    assert (step.suite, step.scope, step.limit) == ("full", "survivors", images)
+    assert step.why.endswith(f"too dear for every image: {images} of them, for the worst case alone")
+    assert not any(attack in said for said in found.left_out)
 
 
 @pytest.mark.parametrize("defense", papers.defenses())
@@ -172,8 +181,9 @@ def test_claimed_steps_are_few_sorted_and_of_the_norm(defense, norm):
     if (defense, norm) == ("sim_adv", "L2"):
         return  # there is none: it is said what to type
     steps = choose("claimed", defense, "cifar10", norm).steps
-    assert 0 < len(steps) <= 10
     assert len(set(names(steps))) == len(steps)
+    steps = tuple(step for step in steps if step.suite == "claimed")
+    assert 0 < len(steps) <= 10
     lengths = [s.params.get("steps", s.params.get("n_iter", 1 if s.attack == "fgsm" else 10**6)) for s in steps]
     assert lengths == sorted(lengths)
     if steps != tuple(s for s in steps_for("claimed", defense) if s.suite == "claimed"):
@@ -187,6 +197,8 @@ def test_claimed_steps_are_few_sorted_and_of_the_norm(defense, norm):
         ("pgd-7", "pgd", {"steps": 7, "rel_stepsize": 0.1}),
         ("apgd-ce-30", "apgd-ce", {"n_iter": 30}),
         ("square-50", "square", {"n_queries": 50}),
+        ("cw-linf-2000", "cw-linf", {"queries": 2000}),
+        ("random-search-500", "random-search", {"n_draws": 500}),
         ("fab-t", "fab-t", {}),
         ("fgsm", "fgsm", {}),
     ],
@@ -213,11 +225,67 @@ def test_a_typed_step_of_another_length_has_a_name_of_its_own():
         ("pdg-100", UnknownName, r"names attack 'pdg-100'.*pgd-100"),
         ("fgsm-5", BadInput, "fgsm has no length; type --claim-attack fgsm"),
         ("pgd-0", UnknownName, "did you mean 'pgd'"),
+        ("pgdd-100", UnknownName, "did you mean 'pgd'"),
+        ("apgd-100", UnknownName, "did you mean 'apgd-ce' or"),
     ],
 )
 def test_a_typed_attack_that_is_none_is_refused(text, kind, sentence):
     with pytest.raises(kind, match=sentence):
         typed(text, "undefended")
+
+
+@pytest.mark.parametrize("attack", ["hopskipjump", "boundary", "cw-linf"])
+def test_the_length_of_what_counts_queries_is_queries(attack):
+    assert typed(f"{attack}-1000", "undefended")[0].params == {"queries": 1000}
+
+
+def test_tpaps_steps_are_those_of_its_public_code():
+    assert find("tpap-t2-r1-pgd20").params["rel_stepsize"] * 8 / 255 == pytest.approx(0.003, rel=0.001)
+    assert find("tpap-t2-r1-pgd100").params["rel_stepsize"] * 8 / 255 == pytest.approx(0.0007, rel=0.001)
+    assert find("tpap-t2-r1-ddn").params == find("tpap-t2-r1-ti-dim").params == {"steps": 20}
+    assert "public code" in find("tpap-t2-r1-pgd100").note
+    assert "the paper says white-box" in find("tpap-t2-r1-aa").note
+    assert "inferred" in find("co-t4-r1-aa").note
+
+
+@pytest.mark.parametrize(
+    ("typed_defense", "typed_dataset", "expected"),
+    [(None, None, ("sim_adv", "fashion_mnist")), ("sim_adv", None, ("sim_adv", "fashion_mnist")),
+     (None, "mnist", ("sim_adv", "mnist")), ("tpap", "mnist", ("tpap", "mnist"))],
+)  # fmt: skip
+def test_a_line_names_the_defense_and_the_data_set_that_are_not_typed(typed_defense, typed_dataset, expected):
+    assert meant("sim-t3-r7-sim", typed_defense, typed_dataset, at_hand=False) == expected
+
+
+def test_a_line_whose_weights_are_not_shipped_says_what_to_type():
+    with pytest.raises(BadInput) as said:
+        meant("tpap-t2-r1-pgd20", None, None, at_hand=False)
+    assert str(said.value) == (
+        "claim tpap-t2-r1-pgd20 is for tpap on cifar10, for which no weights are shipped; type --weights FILE, or "
+        "--dataset fashion_mnist --defense tpap --claim-robust 0.7906 --claim-attack pgd-20"
+    )
+    assert meant("tpap-t2-r1-pgd20", None, None, at_hand=True) == ("tpap", "cifar10")
+    assert meant(None, None, None, at_hand=False) == (None, None)
+
+
+def test_a_run_of_a_line_alone_is_for_its_defense_and_data_set():
+    plan = prepare(claim="sim-t3-r7-sim", suite="claimed", n=4, device="cpu").plan
+    assert (plan.identity["defense"], plan.identity["dataset"]) == ("sim_adv", "fashion_mnist")
+
+
+def test_only_a_step_of_the_very_name_is_a_twin():
+    """pgd-100 begins like pgd-10."""
+    assert "pgd-10" in names(choose("claimed", "pgd_at", "mnist", "Linf", attack="pgd-10").steps)
+    assert "pgd-10-3" not in names(choose("claimed", "pgd_at", "mnist", "Linf", attack="pgd-10").steps)
+
+
+@pytest.mark.parametrize("suite", ["quick", "claimed"])
+def test_a_typed_attack_that_cannot_run_under_the_norm_is_refused(suite):
+    with pytest.raises(Unsupported) as said:
+        choose(suite, "undefended", "fashion_mnist", "Linf", attack="cw-l2")
+    assert str(said.value) == (
+        "--claim-attack cw-l2 is for L2, this run for Linf; type --norm L2, or another --claim-attack"
+    )
 
 
 def test_a_line_brings_its_own_attack_and_no_other():

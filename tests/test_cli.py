@@ -395,6 +395,13 @@ def _write_idx(folder: Path) -> None:
         (folder / f"{stem}-labels-idx1-ubyte").write_bytes(bytes(8) + data.y[part].astype(np.uint8).tobytes())
 
 
+def test_list_attacks_says_where_each_comes_from(capsys):
+    assert call("list", "attacks") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in registry.attacks:
+        assert f"{name} ({registry.attacks.load(name).reference})" in printed
+
+
 @pytest.mark.parametrize("command", ["run", "train", "list", "report", "verify", "test-attack", "doctor"])
 def test_help_tells_the_exit_codes(command, capsys):
     assert call(command, "--help") == 0

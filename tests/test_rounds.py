@@ -16,6 +16,7 @@ from tests.planted import Counting, TinyCNN, images
 SHORT = {
     "fmn": {"steps": 50}, "cw-l2": {"steps": 8, "search_steps": 5, "above": 1.6}, "cw-linf": {"steps": 8, "queries": 100},
     "ti-dim": {"len_kernel": 3, "diversity_prob": 0.0, "above": 1.5},
+    "spsa": {"steps": 10, "samples": 64, "above": 1.5}, "eot-pgd": {"eot_iter": 2},
 }  # fmt: skip
 TARGETED = [name for name in registry.attacks.names() if "target" in registry.attacks.load(name).defaults]
 DEAR = ("fmn", "cw-l2", "cw-linf")
@@ -30,7 +31,21 @@ def call(name, model, x, y, eps=0.05, **options):
 
 
 def test_what_can_be_aimed_is_what_the_libraries_aim():
-    assert set(TARGETED) == {"fgsm", "bim", "pgd", "pgd-l2", "mi-fgsm", "ti-dim", "ddn", "fmn", "cw-l2", "cw-linf"}
+    assert set(TARGETED) == {
+        "fgsm",
+        "bim",
+        "pgd",
+        "pgd-l2",
+        "r-fgsm",
+        "mi-fgsm",
+        "ti-dim",
+        "eot-pgd",
+        "spsa",
+        "ddn",
+        "fmn",
+        "cw-l2",
+        "cw-linf",
+    }
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def _large_enough(threat: ThreatModel, shape: Sequence[int]) -> str:
 
 
 @attack(
-    "square", library=LIBRARY, norms=NORMS, needs="scores", fits=_large_enough,
+    "square", library=LIBRARY, norms=NORMS, needs="scores", fits=_large_enough, reach=3.0,
     reference="Andriushchenko et al. 2020, arXiv 1912.00049", cost=lambda params: (1 + int(params["n_queries"]), 0),
 )  # fmt: skip
 def square(
@@ -233,7 +233,7 @@ def square(
     n_queries: int = 5000,
     rescale: int = 0,
 ) -> Tensor:
-    """Random search over square patches, by scores alone.
+    """Random search over square patches, by scores alone: a patch pushes pixels of either sign one way, so its reach is 3.
 
     rescale: 0 shrinks the patches as for 10,000 queries, as AutoAttack does however few are asked; 1 shrinks them over
     `n_queries`, as the attack's own paper and ART do. With 1,000 queries that breaks clearly more images.

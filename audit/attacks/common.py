@@ -19,6 +19,7 @@ T = TypeVar("T")
 Function = Callable[..., Tensor]
 Cost = Callable[[Mapping[str, Any]], tuple[int, int]]
 Check = Callable[[Mapping[str, Any]], None]
+Reach = float | Mapping[Norm, float]
 Fits = Callable[[ThreatModel, Sequence[int]], str]
 
 
@@ -30,8 +31,9 @@ class BrokenAttack(RuntimeError):
 class WrappedAttack:
     """A library's attack behind the `Attack` protocol. Made by the `attack` decorator.
 
-    reach: how far, as a multiple of the distance to the boundary, the contract lets it come (`audit.testing`). An
-    attack that asks for more than 1.25 says why in its docstring. checks: what `check` calls with every option.
+    reach: how far, as a multiple of the distance to the boundary, the contract lets it come (`audit.testing`), for all
+    norms or by norm, 1.25 for those not named. share: the least share of the images that it must break there. An attack
+    that asks for more than 1.25 or less than 1 says why in its docstring. checks: what `check` calls with every option.
     fits: what stands in the way of images of shape (c, h, w) under a threat model; empty for nothing.
     """
 
@@ -43,7 +45,8 @@ class WrappedAttack:
     reference: str
     function: Function
     passes: Cost
-    reach: float = 1.25
+    reach: Reach = 1.25
+    share: float = 1.0
     checks: Check | None = None
     fits: Fits = lambda _threat, _shape: ""
 
@@ -103,7 +106,8 @@ def attack(
     reference: str,
     cost: Cost,
     kind: Literal["budget", "minimal"] = "budget",
-    reach: float = 1.25,
+    reach: Reach = 1.25,
+    share: float = 1.0,
     check: Check | None = None,
     fits: Fits = lambda _threat, _shape: "",
 ) -> Callable[[Function], WrappedAttack]:
@@ -111,11 +115,11 @@ def attack(
 
     A "minimal" function returns for each image the nearest adversarial one it found, wherever that lies: eps does not
     hold it back. Where it found none, the row is the clean image. check: raises BadInput for options that `f` would
-    refuse, given all of them. fits: see `WrappedAttack`.
+    refuse, given all of them. reach, share, fits: see `WrappedAttack`.
     """
 
     def wrap(function: Function) -> WrappedAttack:
-        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach, check, fits)
+        return WrappedAttack(name, library, kind, norms, needs, reference, function, cost, reach, share, check, fits)
 
     return wrap
 

@@ -111,7 +111,7 @@ def ddn(
 @attack(
     "fmn", library=LIBRARY, norms=("Linf", "L2", "L1", "L0"), needs="gradient", kind="minimal",
     cost=in_rounds(_per_step), check=one_of("fmn", "target", TARGETS),
-    reference="Pintor et al. 2021, arXiv 2102.12827", reach=2.0,
+    reference="Pintor et al. 2021, arXiv 2102.12827", reach={"L0": 2.0},
 )  # fmt: skip
 def fmn(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int,

@@ -102,17 +102,19 @@ def pgd_l2(
 
 
 @attack(
-    "r-fgsm", library=LIBRARY, norms=("Linf",), needs="gradient", cost=lambda _: (1, 1), reach=4.0,
-    reference="Tramer et al. 2018, arXiv 1705.07204",
+    "r-fgsm", library=LIBRARY, norms=("Linf",), needs="gradient", cost=in_rounds(lambda _: (1, 1)), reach=4.0,
+    check=_aims("r-fgsm"), reference="Tramer et al. 2018, arXiv 1705.07204",
 )  # fmt: skip
-def r_fgsm(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+def r_fgsm(
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, target: str = "none"
+) -> Tensor:  # fmt: skip
     """R+FGSM: a random sign step of eps/2, then one step of eps/2 along the sign of the cross-entropy gradient.
 
     The paper's second step is eps - alpha, the library's alpha: the same at the paper's alpha = eps/2 and at no other.
     Half the budget is spent at random, now and then the wrong way: up to four times the distance to the boundary.
     """
-    result: Tensor = torchattacks.RFGSM(model, eps=threat.eps, alpha=threat.eps / 2, steps=1)(x, y)
-    return result
+    engine = torchattacks.RFGSM(model, eps=threat.eps, alpha=threat.eps / 2, steps=1)
+    return best_of("r-fgsm", _run(engine, x, y), model, x, y, target=target)
 
 
 @attack(
@@ -133,7 +135,7 @@ def mi_fgsm(
 
 
 @attack(
-    "ti-dim", library=LIBRARY, norms=("Linf",), needs="gradient", cost=in_rounds(_per_step), reach=8.0,
+    "ti-dim", library=LIBRARY, norms=("Linf",), needs="gradient", cost=in_rounds(_per_step), reach=8.0, share=0.5,
     check=_aims("ti-dim"), reference="Dong et al. 2019, arXiv 1904.02884",
 )  # fmt: skip
 def ti_dim(
@@ -162,29 +164,29 @@ def ti_dim(
 
 @attack(
     "eot-pgd", library=LIBRARY, norms=("Linf",), needs="gradient", reference="Zimmermann 2019, arXiv 1907.00895",
-    cost=lambda params: (int(params["steps"]) * int(params["eot_iter"]),) * 2,
+    cost=in_rounds(lambda params: (int(params["steps"]) * int(params["eot_iter"]),) * 2), check=_aims("eot-pgd"),
 )  # fmt: skip
 def eot_pgd(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int,
-    steps: int = 20, rel_stepsize: float = 0.1, eot_iter: int = 10,
+    steps: int = 20, rel_stepsize: float = 0.1, eot_iter: int = 10, target: str = "none",
 ) -> Tensor:  # fmt: skip
     """PGD for random defenses: each step follows the mean over `eot_iter` draws of the loss's gradient.
 
     Of the three estimators that go by EOT this is the mean of loss gradients ("losses" of the adapter `eot`), one pass
-    after another. Do not put it behind that adapter too.
+    after another. Do not put it behind that adapter too. Target "each" chooses between its images by one draw each.
     """
     alpha = rel_stepsize * threat.eps
-    result: Tensor = torchattacks.EOTPGD(model, eps=threat.eps, alpha=alpha, steps=steps, eot_iter=eot_iter)(x, y)
-    return result
+    engine = torchattacks.EOTPGD(model, eps=threat.eps, alpha=alpha, steps=steps, eot_iter=eot_iter)
+    return best_of("eot-pgd", _run(engine, x, y), model, x, y, target=target)
 
 
 @attack(
     "spsa", library=LIBRARY, norms=("Linf",), needs="scores", reference="Uesato et al. 2018, arXiv 1802.05666",
-    cost=lambda params: (2 * int(params["steps"]) * int(params["samples"]), 0),
+    cost=in_rounds(lambda params: (2 * int(params["steps"]) * int(params["samples"]), 0)), check=_aims("spsa"),
 )  # fmt: skip
 def spsa(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int,
-    steps: int = 20, samples: int = 128, step_size: float = 0.01, delta: float = 0.01,
+    steps: int = 20, samples: int = 128, step_size: float = 0.01, delta: float = 0.01, target: str = "none",
 ) -> Tensor:  # fmt: skip
     """Adam on the margin, its gradient estimated from pairs of queries `delta` to either side in random sign patterns.
 
@@ -192,5 +194,5 @@ def spsa(
     5,120 queries in all, about as many as Square's.
     """
     engine = torchattacks.SPSA(model, eps=threat.eps, delta=delta, lr=step_size, nb_iter=steps, nb_sample=samples)
-    result: Tensor = engine(x, y).clamp(0, 1)
-    return result
+    run = _run(engine, x, y)
+    return best_of("spsa", lambda goal: run(goal).clamp(0, 1), model, x, y, target=target)

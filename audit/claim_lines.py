@@ -1,0 +1,54 @@
+"""The lines of the papers that name an attack on a defense, and why an attack cannot run as a paper ran it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from audit import registry
+from audit.errors import MissingDependency, UnknownName
+from audit.papers import PaperClaim, claims_of
+
+UNSAID = {"cw": "it does not say which C&W attack", "targeted": "it does not say towards which class"}
+LENGTHS = ("queries", "n_queries", "n_draws", "steps", "n_iter")  # of C&W Linf, which has two, the queries
+
+
+def lines(defense: str, dataset: str) -> list[PaperClaim]:
+    """One line for each attack and options that the claims on a defense name; those with a length first.
+
+    Of targeted attacks the best case counts: the easiest target of all is what an attack without a target finds.
+    """
+    lines = [c for c in claims_of(defense) if c.knowledge in ("white", "grey", "")]
+    lines = [c for c in lines if c.quantity == "robust_accuracy" or _easiest(c)]
+    lines = [c for c in lines if c.dataset == dataset] or lines
+    first: dict[tuple[str, str], PaperClaim] = {}
+    for line in lines:
+        plain = replace(line, params={option: value for option, value in line.params.items() if option != "case"})
+        first.setdefault((line.attack, json.dumps(plain.params, sort_keys=True)), plain)
+    return sorted(first.values(), key=lambda c: not timed(c))
+
+
+def timed(line: PaperClaim) -> bool:
+    return any(name in line.params for name in LENGTHS)
+
+
+def _easiest(line: PaperClaim) -> bool:
+    return line.quantity == "success_rate" and line.params.get("case") == "best"
+
+
+def obstacle(line: PaperClaim, norm: str) -> str:
+    """Why an attack cannot run as a paper ran it; empty when it can."""
+    if line.norm and line.norm != norm:
+        return f"it is for {line.norm}, this run for {norm}"
+    if line.attack == "autoattack":
+        return ""
+    try:
+        known = registry.attacks.load(line.attack)
+    except MissingDependency as error:
+        return str(error)
+    except UnknownName:
+        return UNSAID.get(line.attack, f"there is no attack {line.attack!r} here")
+    unknown = sorted(set(line.params) - set(known.defaults))
+    if unknown:
+        return UNSAID.get(unknown[0], f"attack {line.attack} has no option {unknown[0]!r}")
+    return "" if norm in known.norms else f"attack {line.attack} supports {', '.join(known.norms)}, not {norm}"
