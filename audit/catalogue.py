@@ -73,7 +73,9 @@ def _attacks() -> Group:
         listed = ", ".join(f"{k}={v}" for k, v in known.defaults.items())
         options.append(Text(f"{name} ({known.reference})" + (f": {listed}" if listed else "")))
     columns = ("name", "library", "norms", "kind", "needs", "passes an image (fwd + bwd)")
-    return Group(table("attacks", columns, rows), Text("\nreferences, and options for --set STEP.OPTION=VALUE:"), *options)
+    return Group(
+        table("attacks", columns, rows), Text("\nreferences, and options for --set STEP.OPTION=VALUE:"), *options
+    )
 
 
 def _datasets() -> Table:
