@@ -72,9 +72,9 @@ def test_it_keeps_the_contract_with_its_defaults(name):
     check_attack(registry.attacks.load(name))
 
 
-@pytest.mark.parametrize("name", ["square", "ti-dim"])
+@pytest.mark.parametrize("name", [pytest.param("square", marks=pytest.mark.slow), "ti-dim"])
 def test_what_asks_for_more_room_or_less_success_declares_it(name):
-    """With shipped defaults and nothing typed; quick, so no slow test."""
+    """With shipped defaults and nothing typed."""
     check_attack(registry.attacks.load(name))
 
 

@@ -156,11 +156,13 @@ def checks(folder: Path) -> dict:
     return json.loads((folder / "audit-ci/checks.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_first_time_baselines_are_frozen(guarded):
     assert [read_baseline(guarded / f"frozen/{name}.json").comparable["n"] for name in ("first", "second")] == [12, 12]
     assert checks(guarded)["status"] == "passed"
 
 
+@pytest.mark.slow
 def test_what_did_not_change_is_not_run_again(project, monkeypatch, capsys):
     def never(*_):
         raise AssertionError("nothing changed")
@@ -177,6 +179,7 @@ def test_what_did_not_change_is_not_run_again(project, monkeypatch, capsys):
         assert (run / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_run_alone_and_its_drop_fails(project, monkeypatch, capsys):
     weaker(project / "net.pt")
     ran, execute = [], execution.execute
@@ -194,6 +197,7 @@ def test_a_changed_model_is_run_alone_and_its_drop_fails(project, monkeypatch, c
     assert [m["status"] for m in checks(project)["models"]] == ["failed", "passed"]
 
 
+@pytest.mark.slow
 def test_a_torn_run_is_completed_from_what_is_there(project, capsys):
     (run_dir,) = (project / "runs/ci").glob("second-*")
     names = [path.stem for path in sorted((run_dir / "units").iterdir())]
@@ -202,6 +206,7 @@ def test_a_torn_run_is_completed_from_what_is_there(project, capsys):
     assert "1 of 7 units were run, 6 were there" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_one_model_that_cannot_be_judged_keeps_no_other_from_it(project, capsys):
     path = config(project, TWO.replace('eps = "2/255"', 'eps = "3/255"'))
     assert call("ci", "--config", path, "--json") == 2
@@ -212,6 +217,7 @@ def test_one_model_that_cannot_be_judged_keeps_no_other_from_it(project, capsys)
     assert root.get("errors") == "1"
 
 
+@pytest.mark.slow
 def test_a_spent_budget_is_no_pass_and_the_next_time_goes_on(project, capsys):
     shutil.rmtree(project / "runs")
     first = TWO.partition('[[models]]\nname = "second"')[0]

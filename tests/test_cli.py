@@ -204,7 +204,10 @@ def test_doctor(capsys):
         (["--defense", "super_fitting", "--dataset", "cifar10"], "not found"),
         (["--defense", "super_fitting", "--claim-robust", "86.5"], "type 0.865"),
         (["--defense", "super_fitting", "--claim-attack", "pgb"], "names attack 'pgb'"),
-        (["--defense", "super_fitting", "--claim", "super-t3-r1-pgd100"], "type --dataset cifar10, or hold this run"),
+        (
+            ["--defense", "super_fitting", "--claim", "super-t3-r1-pgd100"],
+            "type --weights FILE, or --dataset fashion_mnist",
+        ),
         (["--defense", "super_fitting", "--claim", "super-t9"], "unknown claim 'super-t9': did you mean"),
         (["--defense", "super_fitting", "--set", "square.queries=5"], "did you mean 'n_queries'"),
         (["--defense", "super_fitting", "--set", "sqare.n_queries=5"], "did you mean 'square'"),

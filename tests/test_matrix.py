@@ -8,7 +8,11 @@ from audit import execution
 from tests.matrix import SLACK, examined, models
 from tests.patients import PATIENTS
 
-QUICKEST = ("plain", "softmax_appended", "logits_times_1000", "quantised_input", "stateful")
+QUICKEST = ("logits_times_1000",)
+SLOW = (
+    "plain", "stateful", "softmax_appended", "quantised_input", "pgd_at", "sleeper", "quantised_logits", "bit_depth", "jpeg", "gradient_clipped", "ripple", "detached_fgsm_purifier",
+    "anti_adversary", "uniform_noise",
+)  # fmt: skip
 BROKEN = ("softmax_appended", "logits_times_1000", "quantised_input", "gradient_clipped", "thermometer")
 
 
@@ -31,12 +35,18 @@ def test_the_diagonal_in_short(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [p.name for p in models() if p.name not in QUICKEST])
+@pytest.mark.parametrize("name", SLOW)
 def test_the_diagonal(name, tmp_path):
     check(name, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", [p.name for p in models() if p.name not in {*QUICKEST, *SLOW}])
+def test_the_rest_of_the_diagonal(name, tmp_path):
+    check(name, tmp_path)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", BROKEN)
 def test_the_rules_alone_get_as_far_as_the_attack_by_hand(name, tmp_path):
     row = examined(PATIENTS[name], "adaptive", 0, tmp_path)

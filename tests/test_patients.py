@@ -267,8 +267,15 @@ def test_weights_are_small_and_none_is_unclaimed():
     assert max(files.values()) < 300_000
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+LONG = {
+    "pgd_at", "sleeper", "jpeg", "gradient_clipped", "ripple", "random_resize_pad", "two_class", "last_iterate",
+    "foreign_gradient",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n in LONG else pytest.mark.slow) for n in NAMES]
+)
 def test_the_attack_by_hand_reaches_its_figure(name):
     patient = PATIENTS[name]
     x, y = patient.images()

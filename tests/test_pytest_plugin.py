@@ -76,6 +76,7 @@ def test_a_test_that_audits_is_marked(run):
     assert "robust: audits a model" in run(text, "--markers").stdout.str()
 
 
+@pytest.mark.slow
 def test_from_no_baseline_to_a_drop(run, pytester):
     text = f'def test_a(assert_robust):\n    assert_robust("undefended", {KNOWN}, baseline="frozen/a.json")\n'
     missing = run(text)
@@ -100,6 +101,7 @@ def test_from_no_baseline_to_a_drop(run, pytester):
     other.stdout.fnmatch_lines(['*cannot be compared with the baseline: eps: "2/255" -> "3/255"*'])
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_refuted_fails_and_a_modest_one_passes(run, pytester):
     text = (
         "def test_claims(assert_robust):\n"
@@ -122,6 +124,7 @@ def test_images_of_ones_own_and_bad_input_are_told_in_one_sentence(run, pytester
     assert "Traceback" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_an_unchanged_model_is_not_attacked_again(run, pytester):
     text = f'def test_a(assert_robust):\n    assert_robust("undefended", {KNOWN}, claim=0.1)\n'
 
