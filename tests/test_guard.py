@@ -57,6 +57,7 @@ def robust(run_dir) -> Path:
 # --- a real model, end to end
 
 
+@pytest.mark.slow
 def test_a_baseline_of_a_real_run_keeps_the_schema_and_its_figures(run_dir, robust):
     data = json.loads(robust.read_text())
     jsonschema.validate(data, SCHEMA)
@@ -70,6 +71,7 @@ def test_a_baseline_of_a_real_run_keeps_the_schema_and_its_figures(run_dir, robu
     assert data["fingerprint"] == report["run"]["fingerprint"]
 
 
+@pytest.mark.slow
 def test_an_identical_run_passes(robust, tmp_path, capsys):
     arguments = [*QUICK, "--eps", "2/255", "--out", tmp_path / "again"]
     assert call("run", *arguments) == 0
@@ -82,6 +84,7 @@ def test_an_identical_run_passes(robust, tmp_path, capsys):
     assert capsys.readouterr().out == ""  # --quiet
 
 
+@pytest.mark.slow
 def test_a_weaker_model_fails_with_exit_code_1_by_both_ways(robust, tmp_path, capsys):
     arguments = [*QUICK[:-1], "--eps", "2/255", "--weights", weaker(tmp_path / "weak.pt"), "--out", tmp_path / "weak"]
     assert call("run", *arguments, "--check", robust) == 1

@@ -67,6 +67,7 @@ def test_a_printed_claim_is_not_taken_for_images_of_ones_own(tmp_path):
     assert plan.runtime["paper_claims"][0]["source"] == "Table 9"
 
 
+@pytest.mark.slow
 def test_a_typed_clean_accuracy_comes_before_the_recorded_one(printed):
     assert identity()["expected_clean_acc"] == 0.911
     assert identity(claim_clean=0.85)["expected_clean_acc"] == 0.85

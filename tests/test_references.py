@@ -98,6 +98,7 @@ def test_a_reference_without_weights_for_the_images_is_said_before_anything_runs
     assert [name for name, _ in references_of(found.path)] == ["tests.own_models-with_weights"]
 
 
+@pytest.mark.slow
 def test_the_first_command_of_the_readme(tmp_path, capsys):
     command = "run --defense super_fitting --suite quick --n 6 --reference standard,pgd_at --json --out"
     with pytest.raises(SystemExit) as ended:

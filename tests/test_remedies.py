@@ -299,6 +299,7 @@ def _cheap(monkeypatch):
 
 
 @pytest.mark.usefixtures("_cheap")
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_rounds_and_ends_the_same(tmp_path):
     whole = runner.run("undefended", out=tmp_path / "whole", **OPTIONS)
     assert [s.name for s in whole.results.plan.steps][-1] == "doubled-2-check"
