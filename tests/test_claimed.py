@@ -77,6 +77,15 @@ def test_autoattack_is_its_four_parts_each_on_what_those_before_it_left():
     assert not any(s.after for s in choose("adaptive", "tpap", "cifar10", "Linf").steps)  # it has dearer parts itself
 
 
+def test_a_claimed_autoattack_takes_more_restarts_and_fewer_targets_under_L1():
+    steps = choose("adaptive", "undefended", "fashion_mnist", "L1", attack="autoattack").steps
+    parts = {s.attack: s for s in steps if s.suite == "claimed" and s.why != "Auto-PGD on CE, 100 iterations"}
+    assert parts["apgd-ce"].params == {"n_iter": 100, "n_restarts": 5}
+    assert parts["apgd-t"].params == {"n_target_classes": 5}
+    assert (parts["fab-t"].params, parts["square"].params) == ({}, {})
+    assert parts["square"].after == (parts["apgd-ce"].name, "claimed-apgd-t", "claimed-fab-t")
+
+
 def test_a_part_that_is_claimed_by_itself_too_runs_on_every_image():
     steps = {s.name: s for s in choose("claimed", "co_noise", "fashion_mnist", "Linf").steps}
     assert steps["claimed-apgd-t"].after == ()
