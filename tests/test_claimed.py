@@ -277,6 +277,22 @@ def test_a_line_whose_weights_are_not_shipped_says_what_to_type():
     assert meant(None, None, None, at_hand=False) == (None, None)
 
 
+@pytest.mark.parametrize("line", [c for c in papers.all_claims() if "cannot be run" in c.note], ids=lambda c: c.id)
+def test_a_line_that_no_attack_fits_is_refused_first_and_says_why(line):
+    """Not with the weights that are missing, of which the user could bring some in vain."""
+    with pytest.raises(BadInput) as said:
+        meant(line.id, None, None, at_hand=False)
+    reason = "which C&W attack" if line.attack == "cw" else "towards which class"
+    assert reason in str(said.value)
+    assert "--weights" not in str(said.value)
+
+
+def test_the_lines_that_no_attack_fits_are_marked_in_the_data():
+    marked = {c.id for c in papers.all_claims() if "cannot be run" in c.note}
+    assert marked == {c.id for c in papers.all_claims() if c.attack == "cw" or "targeted" in c.params}
+    assert len(marked) == 10
+
+
 def test_a_run_of_a_line_alone_is_for_its_defense_and_data_set():
     plan = prepare(claim="sim-t3-r7-sim", suite="claimed", n=4, device="cpu").plan
     assert (plan.identity["defense"], plan.identity["dataset"]) == ("sim_adv", "fashion_mnist")
