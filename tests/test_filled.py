@@ -40,7 +40,7 @@ def a_run(tmp_path):
         ("fwa.loss=", BadInput, "attack 'fwa' has no loss ''"),
         ("random-search.where=nonsense", BadInput, "attack 'random-search' has no where 'nonsense'"),
         ("transfer.surrogate=undefnded", UnknownName, "did you mean 'undefended'"),
-        ("transfer.surrogate=", BadInput, "needs either surrogate=DEFENSE or run=PATH, got neither"),
+        ("transfer.surrogate=", BadInput, "needs either surrogate=MODEL or run=PATH, got neither"),
         ("transfer.by=nonsense", UnknownName, "unknown attack 'nonsense'"),
         ("transfer.by=transfer", BadInput, "cannot make its images by itself"),
         ("transfer.run=/nope", BadInput, "transfer.run is '/nope', which holds no run; type"),
