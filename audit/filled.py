@@ -13,6 +13,7 @@ from audit.types import Norm, Step, ThreatModel
 
 SURROGATE_IN_EVERY_NORM = "fmn"
 NEEDS = ("gradient", "scores", "decision")  # each can do with what those after it need
+LOGITS = {"apgd-dlr": 3, "apgd-t": 4}  # that DLR and its targeted form compare
 WORDS = {"gradient": "a gradient", "scores": "scores alone", "decision": "class names alone"}
 
 
@@ -36,6 +37,15 @@ def filled(
     given, unanswered = _answerable(given, answers)
     kept, left_out = _supported(given, threat, shape, complete=not missing)
     return own, kept, [*missing, *homeless, *unanswered, *left_out]
+
+
+def gives_way(steps: Sequence[Step], classes: int) -> list[str]:
+    """A sentence for each step whose loss needs more logits than the model has, and which climbs the margin instead."""
+    return [
+        f"step {step.name} climbs the margin: its loss needs {LOGITS[step.attack]} classes, the model has {classes}"
+        for step in steps
+        if classes < LOGITS.get(step.attack, 0)
+    ]
 
 
 def _installed(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[str]]:

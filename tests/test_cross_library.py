@@ -39,7 +39,16 @@ def row(only_ours, only_others, *, pair=PGD, correct=58):
 
 @pytest.mark.parametrize(
     ("only_ours", "only_others", "agrees"),
-    [(0, 0, True), (2, 2, True), (3, 0, True), (0, 3, True), (4, 0, False), (0, 4, False), (6, 0, False), (20, 20, False)],
+    [
+        (0, 0, True),
+        (2, 2, True),
+        (3, 0, True),
+        (0, 3, True),
+        (4, 0, False),
+        (0, 4, False),
+        (6, 0, False),
+        (20, 20, False),
+    ],
 )
 def test_few_images_of_58_may_differ(only_ours, only_others, agrees):
     """Six that only the other library breaks are what McNemar's test at 1 % would let pass."""

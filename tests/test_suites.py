@@ -89,7 +89,9 @@ def test_standard_has_the_parameters_that_the_librarys_driver_sets_for_the_norm(
     assert ours["apgd-t"] == {"n_iter": targeted.n_iter_orig, "n_target_classes": targeted.n_target_classes}
     assert ours["fab-t"] == {"n_iter": driver.fab.n_iter, "n_target_classes": driver.fab.n_target_classes}
     assert (targeted.n_restarts, driver.fab.n_restarts, driver.square.n_restarts) == (1, 1, 1)
-    assert ours["square"] == {"n_queries": driver.square.n_queries, "rescale": int(driver.square.rescale_schedule)}
+    square = driver.square
+    assert (ours["square"]["n_queries"], ours["square"]["rescale"]) == (square.n_queries, int(square.rescale_schedule))
+    assert (ours["square"]["target"], square.targeted) == ("none", False)
     assert (ours["apgd-ce"]["n_restarts"], ours["apgd-t"]["n_target_classes"]) == ((5, 5) if norm == "L1" else (1, 9))
 
 
