@@ -116,7 +116,7 @@ class Row:
     @property
     def agrees(self) -> bool:
         low, high = self.interval
-        return -MARGIN <= low and high <= MARGIN + self.pair.weaker
+        return low >= -MARGIN and high <= MARGIN + self.pair.weaker
 
     def __str__(self) -> str:
         far = f"{self.median[0]:.3f}, {self.median[1]:.3f}" if self.pair.norm == "L2" else ""
