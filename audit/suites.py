@@ -64,6 +64,9 @@ STANDARD_STEPS = (
     Step("square", "square", "standard", why="AutoAttack 4 of 4"),
 )
 
+# What AutoAttack's "standard" sets otherwise under L1. FAB-T keeps nine classes; "plus" and "rand" are the same everywhere.
+UNDER_L1: Mapping[str, Mapping[str, int]] = {"apgd-ce": {"n_restarts": 5}, "apgd-t": {"n_target_classes": 5}}
+
 # AutoAttack's "plus". Its five restarts are those of the untargeted attacks.
 PLUS_STEPS = (
     Step("apgd-ce", "apgd-ce", "plus", params={"n_restarts": 5}, why="AutoAttack plus 1 of 6, five restarts"),
@@ -195,9 +198,19 @@ def get_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def steps_for(suite: str, defense: str) -> tuple[Step, ...]:
-    """The suite's steps, its claimed ones being those that the paper of `defense` ran. Raises UnknownName."""
+def standard(attack: str, norm: str) -> Mapping[str, int]:
+    """The options of a part of AutoAttack's "standard" that differ from the attack's defaults under a norm."""
+    return UNDER_L1.get(attack, {}) if norm == "L1" else {}
+
+
+def steps_for(suite: str, defense: str, norm: str = "Linf") -> tuple[Step, ...]:
+    """The suite's steps under a norm, its claimed ones being those that the paper of `defense` ran.
+
+    Raises UnknownName.
+    """
     found = get_suite(suite).steps
+    if suite == "standard":
+        return tuple(replace(step, params={**step.params, **standard(step.attack, norm)}) for step in found)
     own = CLAIMED_BY.get(defense)
     if own is None or not any(step.suite == "claimed" for step in found):
         return found
