@@ -37,7 +37,7 @@ class Learned(nn.Module):
             raise BadInput(f"a part that answers with {answer.dtype} cannot be learned, expected floating point")
         self._shape = answer.shape[1:]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # torch.manual_seed would reseed every GPU, too
             self.net = _network(x.shape[1:], self._shape).to(x.device, x.dtype)
         scale = float(answer.abs().amax().clamp(min=1e-6))
         chooser = torch.optim.Adam(self.net.parameters(), RATE)
