@@ -61,7 +61,7 @@ def examined(patient: Patient, suite: str, seed: int, out: Path) -> Row:
     x, y = patient.images()
     audit = run(
         model=patient.build(), data=(x, y), suite=suite, n=len(x), eps=patient.eps, seed=seed, out=out,
-        claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean, traits=sorted(patient.traits),
+        claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
     )  # fmt: skip
     return Row(patient, audit)
 
