@@ -1,4 +1,4 @@
-"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [NAME ...]`.
+"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [--quick] [NAME ...]`.
 
 Each patient (`tests.patients`) is audited as any model is, by nothing but what it answers. Printed is one line a patient:
 the flaw planted, what was raised, how much robust accuracy the audit leaves and how much the attack by hand does. The
@@ -76,9 +76,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="diagnose")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="without the binarisation test, which costs random models minutes")
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     execution.run_controls = lambda plan, device: []  # type: ignore[assignment]
+    if asked.quick:
+        execution.binarised = lambda plan, prepared: []  # type: ignore[assignment]
     print(
         "| patient | planted | kind | blocks besides | CE attacks leave | audit leaves | by hand | verdict | |\n"
         + "|---" * 9
