@@ -76,7 +76,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="diagnose")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="without the binarisation test, which costs random models minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the binarisation test, which costs random models minutes"
+    )
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     execution.run_controls = lambda plan, device: []  # type: ignore[assignment]
