@@ -1,4 +1,5 @@
-"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [--quick] [NAME ...]`.
+"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [--quick] [-n 24]
+[NAME ...]`.
 
 Each patient (`tests.patients`) is audited as any model is, by nothing but what it answers. Printed is one line a patient:
 the flaw planted, what was raised, how much robust accuracy the audit leaves and how much the attack by hand does. The
@@ -56,9 +57,11 @@ class Row:
         )
 
 
-def examined(patient: Patient, suite: str, seed: int, out: Path) -> Row:
-    """Audit a patient on its own images; the models of known answer are left out, they are the same for all."""
-    x, y = patient.images()
+def examined(patient: Patient, suite: str, seed: int, out: Path, n: int | None = None) -> Row:
+    """Audit a patient on its own images, or the first n; the models of known answer are left out, they are the same for
+    all.
+    """
+    x, y = patient.images(n)
     audit = run(
         model=patient.build(), data=(x, y), suite=suite, n=len(x), eps=patient.eps, seed=seed, out=out,
         claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
@@ -91,7 +94,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         for patient in models(asked.names):
-            print(examined(patient, asked.suite, asked.seed, Path(folder) / patient.name), flush=True)
+            print(examined(patient, asked.suite, asked.seed, Path(folder) / patient.name, asked.n), flush=True)
 
 
 if __name__ == "__main__":

@@ -311,3 +311,21 @@ def test_a_healthy_model_has_no_kind(tmp_path):
     data = run("sim_adv", suite="quick", n=12, out=tmp_path).to_dict()
     assert data["masking"] == {"kind": None, "words": "none found"}
     assert "none found" in render_markdown(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "eps", "kind", "words"),
+    [
+        ("super_fitting", "8/255", "vanishing", "the loss saturates"),
+        ("tpap", "0.1", "dynamic", "images made on the bare network do not transfer"),
+        ("co_noise", "0.2", "stochastic", "the gradient is random"),
+        ("sim_adv", "0.2", None, "none found"),
+    ],
+)
+def test_the_report_of_each_shipped_defense_names_its_kind(name, eps, kind, words, tmp_path):
+    found = run(name, suite="quick", n=16, eps=eps, out=tmp_path, settings=("unbounded.n_iter=2",))
+    data = found.to_dict()
+    assert data["masking"]["kind"] == kind
+    assert words in data["masking"]["words"]
+    assert any("gradient masking" in reason for reason in found.verdict.reasons) == (kind is not None)
