@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="diagnose")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", type=int, help="the first n images (default: as many as the patient's figures are for)")
     parser.add_argument(
         "--quick", action="store_true", help="without the binarisation test, which costs random models minutes"
     )
