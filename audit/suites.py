@@ -57,6 +57,12 @@ ADAPTIVE_STEPS = (
     Step("square", "square", "adaptive", why="no gradient at all", late=True),
 )
 
+# Athalye et al. 2018, sign 4: cheap, because few survivors are tried with few draws, before what is dear.
+RANDOM_SEARCH = Step(
+    "random-search", "random-search", "adaptive", params={"n_draws": 200}, limit=100,
+    why="random points where gradients failed: 200 corners of the ball, 100 images",
+)  # fmt: skip
+
 STANDARD_STEPS = (
     Step("apgd-ce", "apgd-ce", "standard", why="AutoAttack 1 of 4"),
     Step("apgd-t", "apgd-t", "standard", why="AutoAttack 2 of 4"),
@@ -178,7 +184,7 @@ SUITES: Mapping[str, Suite] = {
         Suite("claimed", "the attacks of printed claims on the defense, AutoAttack as its four parts; else five on "
               "cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
-              (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
+              (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], RANDOM_SEARCH, UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
         Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
               controlled=True),
         Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",

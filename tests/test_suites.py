@@ -226,3 +226,12 @@ def test_no_auto_is_left_after_resolving(suite):
     values = [v for s in steps for a in s.adapters for v in a.params.values()]
     assert "auto" not in values
     assert all(math.isfinite(v) for v in values if not isinstance(v, str))
+
+
+@pytest.mark.parametrize("name", ["adaptive", "diagnose"])
+def test_random_points_are_tried_cheaply_where_gradients_failed(name):
+    (step,) = (s for s in SUITES[name].steps if s.attack == "random-search")
+    assert step.scope == "survivors"
+    assert step.params["n_draws"] * (step.limit or SUITES[name].images) <= 20_000
+    first = [s.name for s in SUITES[name].steps].index("random-search")
+    assert any(registry.attacks.load(s.attack).needs == "gradient" for s in SUITES[name].steps[:first])
