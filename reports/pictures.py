@@ -38,7 +38,7 @@ def _card(arrays: dict[str, Any], i: int, classes: Sequence[str]) -> dict[str, A
     clean, x_adv = arrays["clean"][i], arrays["x_adv"][i]
     delta = x_adv - clean
     largest = float(np.abs(delta).max())
-    amplified = f", amplified {1 / largest:.3g} times" if largest else ""
+    amplified = f", shown times {1 / largest:.3g}" if largest else ""
     views = [
         {"name": name, "picture": picture(image), "answer": answer}
         for (name, answer), image in zip(_answers(arrays, i, classes), (clean, x_adv, *_behind(arrays, i)), strict=True)

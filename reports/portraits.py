@@ -16,6 +16,7 @@ from reports.attention import attention_cards
 from reports.planes import surface
 from reports.scatter import ce_against_margin, feature_map
 from reports.series import channel_bars, norm_histogram, training_curves
+from reports.wording import sentence
 
 TITLES = {
     "attention": "Grad-CAM", "features": "the map of features", "channels": "the channels", "losses": "cross-entropy against margin",
@@ -30,6 +31,13 @@ class Portraits:
     arrays: dict[str, Any]
     about: dict[str, Any]
     classes: Sequence[str]
+
+    def finite(self, name: str) -> Any:
+        """The array `name`. Raises KeyError where it is missing, ValueError where it is empty or not all finite."""
+        found = self.arrays[name]
+        if not found.size or not np.isfinite(found).all():
+            raise ValueError(f"array {name!r} of portraits.npz is empty or holds NaN, expected finite numbers")
+        return found
 
 
 def read_portraits(run_dir: Path, classes: Sequence[str]) -> Portraits | None:
@@ -54,7 +62,7 @@ def page_portraits(run_dir: Path, classes: Sequence[str]) -> dict[str, Any]:
     said = notes.items() if isinstance(notes, dict) else ()
     return {
         **parts,
-        "notes": [f"{TITLES[name].capitalize()} was left out: {why}." for name, why in said if name in TITLES],
+        "notes": [sentence(f"{TITLES[name]} was left out: {why}") for name, why in said if name in TITLES],
     }
 
 
@@ -78,7 +86,7 @@ def _features(found: Portraits) -> Any:
 
 
 def _channels(found: Portraits) -> Any:
-    channels = found.arrays["channels"]
+    channels = found.finite("channels")
     return {
         "drawing": Markup(channel_bars(channels[0], channels[1])), **numbers.channels(channels), "layer": found.about["convolution"],
         "images": found.about["channel_images"],
@@ -86,18 +94,18 @@ def _channels(found: Portraits) -> Any:
 
 
 def _losses(found: Portraits) -> Any:
-    clean, adversarial = found.arrays["losses_clean"], found.arrays.get("losses_adversarial")
+    clean, adversarial = found.finite("losses_clean"), found.arrays.get("losses_adversarial")
     drawing = ce_against_margin(clean, adversarial)
     return {"drawing": Markup(drawing), **numbers.losses(clean, adversarial)}
 
 
 def _norms(found: Portraits) -> Any:
-    norms = found.arrays["norms"]
+    norms = found.finite("norms")
     return {"drawing": Markup(norm_histogram(norms)), **numbers.norms(norms), "of": found.about["norms_of"]}
 
 
 def _surface(found: Portraits) -> Any:
-    values = found.arrays["surface"]
+    values = found.finite("surface")
     about = {name: found.about[name] for name in ("surface_of", "along", "surface_ids")}
     return {"drawing": Markup(surface(values, about["along"])), **numbers.surface(values), **about}
 

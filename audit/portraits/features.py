@@ -23,13 +23,15 @@ def flat(points: Floats, seed: int) -> tuple[Floats, str]:
     if find_spec("sklearn") is None:
         return main[:, :2], "PCA"
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
     size = float(main[:, 0].std()) or 1.0  # a start of deviation 1e-4 is what the method expects
     tsne = TSNE(
         perplexity=min(30.0, (len(points) - 1) / 3), init=(main[:, :2] / size * 1e-4).astype(np.float32),
         learning_rate="auto", max_iter=500, random_state=seed,
     )  # fmt: skip
-    return np.asarray(tsne.fit_transform(main.astype(np.float32)), np.float64), "t-SNE"
+    with threadpool_limits(1):  # so few points only wait for one another on a busy machine
+        return np.asarray(tsne.fit_transform(main.astype(np.float32)), np.float64), "t-SNE"
 
 
 def principal(points: Floats, most: int) -> Floats:
