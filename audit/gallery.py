@@ -14,7 +14,7 @@ from audit.engine import Target
 from audit.ledger import Ledger, write_atomically
 from audit.oracle import SELECTION_DRAWS
 from audit.plan import Plan
-from audit.portraits.found import Found, spread, stored_images
+from audit.portraits.found import Found, changed, spread, stored_images
 from audit.portraits.subject import sitting
 from audit.rng import derive_seed
 
@@ -29,7 +29,8 @@ def write_gallery(path: Path, plan: Plan, target: Target, ledger: Ledger) -> Non
     Raises CannotWrite.
     """
     shown = min(SHOWN, max(6, NUMBERS // (2 * target.x[0].numel())))
-    chosen = spread(stored_images(plan, ledger), target.y.cpu().numpy(), shown)
+    found = changed(stored_images(plan, ledger), target.x.cpu().numpy())
+    chosen = spread(found, target.y.cpu().numpy(), shown)
     if not chosen:
         return
     ids = np.asarray([found.id for found in chosen], np.int64)

@@ -21,7 +21,7 @@ from audit.portraits import draw, features, losses
 from audit.portraits.attention import attention
 from audit.portraits.draw import FILE, Sitting
 from audit.portraits.features import as_noisy, flat, moved, strangers
-from audit.portraits.found import Found, one_each, spread
+from audit.portraits.found import Found, changed, one_each, spread
 from audit.portraits.history import training_table
 from audit.portraits.layers import inputs_at, places
 from audit.testing import Linear
@@ -193,6 +193,7 @@ def test_a_choice_takes_turns_over_steps_and_classes():
     found = [Found(i, "a" if i < 8 else "b", np.zeros((1, 1, 1), np.float32), 0) for i in range(10)]
     chosen = spread([*found, found[0]], np.asarray([0, 0, 0, 0, 1, 1, 1, 1, 0, 1]), 5)
     assert [f.id for f in chosen] == [0, 9, 1, 8, 4]
+    assert changed(found, np.asarray([[[[i % 2]]] for i in range(10)], np.float32)) == found[1::2]
     again = Found(3, "later", np.ones((1, 1, 1), np.float32), 1)
     assert [(f.id, f.step) for f in one_each([found[5], found[3], again], 5)] == [(3, "a")]
 

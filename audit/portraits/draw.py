@@ -22,7 +22,7 @@ from audit.ledger import Ledger, write_atomically
 from audit.plan import Plan
 from audit.portraits import features, losses
 from audit.portraits.attention import attention
-from audit.portraits.found import Found, one_each, spread, stored_images
+from audit.portraits.found import Found, changed, one_each, spread, stored_images
 from audit.portraits.history import training_table
 from audit.portraits.layers import answers_at, inputs_at, places
 from audit.portraits.subject import Subject, sitting
@@ -40,7 +40,7 @@ def write_portraits(run_dir: Path, plan: Plan, target: Target, weights: Path) ->
 
     What a model does not allow is left out, with a sentence in `notes`.
     """
-    found = stored_images(plan, Ledger(run_dir, plan.fingerprint))
+    found = changed(stored_images(plan, Ledger(run_dir, plan.fingerprint)), target.x.cpu().numpy())
     key = _key(plan, found)
     if _stored_key(run_dir / FILE) == key:
         return

@@ -43,6 +43,11 @@ def stored_images(plan: Plan, ledger: Ledger) -> list[Found]:
     return found
 
 
+def changed(found: Sequence[Found], x: NDArray[np.float32]) -> list[Found]:
+    """Those that differ from their clean image; a random defense may fail on one that nothing was done to. x: (n, c, h, w)."""
+    return [f for f in found if not np.array_equal(f.x_adv, x[f.id])]
+
+
 def spread(found: Sequence[Found], label: NDArray[np.int64], count: int) -> list[Found]:
     """Up to `count` of them, no image twice, in turn over steps and over classes. label: int64 (n,) of all images."""
     left, chosen = list(found), list[Found]()
