@@ -19,6 +19,7 @@ from audit.gallery import write_gallery
 from audit.gates import deterministic, fingerprint_model, forward_mismatch
 from audit.ledger import Ledger, write_json
 from audit.plan import Plan, settle
+from audit.portraits.draw import write_portraits
 from audit.remedies import next_round
 from audit.results import read_results
 from audit.rng import derive_seed
@@ -36,9 +37,12 @@ log = logging.getLogger("audit")
 BINARISED = 32  # problems: enough to tell an attack that solves nearly all from one that solves two thirds
 
 
-def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget | None = None) -> Audit:
+def execute(
+    prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget | None = None, *, portraits: bool = True
+) -> Audit:
     """Run what the directory lacks and what its results ask for, check the stored images again, and read the result.
 
+    portraits: measure what the report draws of a finished run (`audit.portraits`), which has no say in the verdict.
     Raises PlanMismatch when the directory holds another plan, CannotWrite.
     """
     plan = settle(prepared.plan, run_dir)
@@ -51,8 +55,10 @@ def execute(prepared: Prepared, run_dir: Path, watcher: Watcher, budget: Budget 
         plan = _rounds(LocalEngine(plan, target, ledger, budget), run_dir, watcher)
         added = [step for found in plan.rounds for step in found.steps]
         verified = verify_images(plan, target, ledger)
-        unchanged = fingerprint_model(model) == before
         write_gallery(run_dir / "gallery.npz", plan, target, ledger)
+        if portraits and not verified["missing"]:
+            write_portraits(run_dir, plan, target, prepared.checkpoint.path)
+        unchanged = fingerprint_model(model) == before
         checks: dict[str, Any] = {**gates, "model_unchanged": unchanged, "rounds": len(plan.rounds), **verified}
         checks["forward_mismatch"] = {**gates["forward_mismatch"], **_mismatch(plan, prepared, added)}
         if get_suite(plan.identity["suite"]).controlled and not read_results(run_dir).missing:

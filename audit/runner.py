@@ -171,7 +171,7 @@ def run(
     run_dir, prepared = enter(asked, out, retry_errors=retry_errors)
     for name, other in others.items():
         place, other = enter(other, run_dir / FOLDER / name, retry_errors=retry_errors)
-        execute(other, place, watcher or Silent(), budget)
+        execute(other, place, watcher or Silent(), budget, portraits=False)
     return execute(prepared, run_dir, watcher or Silent(), budget)
 
 

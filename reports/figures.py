@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 
 from audit.results import Results
 
-INK, MUTED, CLAIMED, ADAPTIVE = "#010203", "#010204", "#010205", "#010206"
-VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)", ADAPTIVE: "var(--adaptive)"}
+INK, MUTED, CLAIMED, ADAPTIVE, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
+VARIABLES = {
+    INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)", ADAPTIVE: "var(--adaptive)", PAPER: "var(--paper)",
+}  # fmt: skip
+LARGEST = 112  # pixels of a picture's side; a larger one is shown coarser
 Line = tuple[str, Sequence[tuple[float, float]]]  # name, points of radius and accuracy
 Placed = tuple[str, float, Sequence[float] | None, str]  # name, accuracy, interval, colour
 STYLE: dict[Any, Any] = {
@@ -33,7 +36,8 @@ STYLE: dict[Any, Any] = {
 }  # fmt: skip
 
 
-def _svg(figure: Figure, title: str) -> str:
+def to_svg(figure: Figure, title: str) -> str:
+    """The figure as an inline SVG with a title for screen readers, in the page's colours. title: our own words."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
@@ -43,11 +47,19 @@ def _svg(figure: Figure, title: str) -> str:
     return body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty figure of so many inches, and its axes."""
+    figure, axes = panels(width, height)
+    return figure, axes[0]
+
+
+def panels(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    """An empty figure of so many inches, without a background, and its axes row by row."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.add_subplot()
-    axes.patch.set_alpha(0)
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
+    for one in axes:
+        one.patch.set_alpha(0)
     return figure, axes
 
 
@@ -55,7 +67,7 @@ def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
     """Robust accuracy per attack with its interval: alone for the claimed ones, worst case so far for the rest."""
     shown = [a for a in attacks if a["scope"] not in ("trial", "control") and a["accuracy"] is not None]
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.32 * len(shown) + 0.8)
+        figure, axes = new_figure(7.2, 0.32 * len(shown) + 0.8)
         for row, attack in enumerate(shown):
             low, high = attack["interval"]
             value = attack["accuracy"]
@@ -68,7 +80,7 @@ def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
         axes.set_xlim(0, 1.08)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.set_xlabel("robust accuracy, 95 % interval")
-        return _svg(figure, "Robust accuracy per attack")
+        return to_svg(figure, "Robust accuracy per attack")
 
 
 def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
@@ -79,7 +91,7 @@ def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
     others: list[Placed] = [(e["name"], e["robust"], None, MUTED) for e in board["around"]]
     rows = sorted([*others, *own], key=lambda row: -row[1])
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 0.32 * len(rows) + 0.8)
+        figure, axes = new_figure(7.2, 0.32 * len(rows) + 0.8)
         for place, (_, value, interval, colour) in enumerate(rows):
             low, high = interval or (value, value)
             axes.hlines(place, low, high, color=colour, lw=2)
@@ -92,21 +104,21 @@ def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
         axes.set_xlim(-0.02, 1.08)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.set_xlabel("robust accuracy")
-        return _svg(figure, "The defense among RobustBench's models")
+        return to_svg(figure, "The defense among RobustBench's models")
 
 
 def margins(results: Results) -> str:
     """Histogram of the clean images' margins: the right class's logit less the best other one, finite ones only."""
     found = logit_margins(results)
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 2.4)
+        figure, axes = new_figure(7.2, 2.4)
         _, edges, bars = axes.hist(found, bins=_bins(found).tolist(), color=ADAPTIVE)
         for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
             bar.set_facecolor(MUTED if left < 0 else ADAPTIVE)
         axes.axvline(0, color=MUTED, lw=1)
         axes.set_xlabel("logit of the right class less the best other one")
         axes.set_ylabel("images")
-        return _svg(figure, f"Histogram of logit margins, median {np.median(found):.3g}")
+        return to_svg(figure, f"Histogram of logit margins, median {np.median(found):.3g}")
 
 
 def logit_margins(results: Results) -> NDArray[Any]:
@@ -130,7 +142,7 @@ def _bins(values: NDArray[Any]) -> NDArray[Any]:
 def radii(lines: Sequence[Line], eps: float, norm: str) -> str:
     """Robust accuracy against the radius: a line for each attack that measured it, and the audit's own worst case."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(7.2, 3.0)
+        figure, axes = new_figure(7.2, 3.0)
         axes.axvline(eps, color=MUTED, lw=1, ls=":")
         for (name, points), style in zip(lines, itertools.cycle(("-", "--", "-.", ":"))):
             axes.plot(*zip(*points, strict=True), marker="o", ms=4, lw=1.4, ls=style, color=ADAPTIVE, label=name)
@@ -143,7 +155,7 @@ def radii(lines: Sequence[Line], eps: float, norm: str) -> str:
         axes.set_xlabel(f"radius in {norm}")
         axes.set_ylabel("robust accuracy")
         axes.legend(frameon=False)
-        return _svg(figure, "Robust accuracy at other radii")
+        return to_svg(figure, "Robust accuracy at other radii")
 
 
 def logit_heatmap(results: Results, classes: Sequence[str]) -> str:
@@ -152,7 +164,7 @@ def logit_heatmap(results: Results, classes: Sequence[str]) -> str:
     table = np.stack([r.mean(0) if len(r) else np.full(results.logits.shape[1], np.nan) for r in rows])
     limit = float(np.nanmax(np.abs(table))) or 1.0
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(6.2, 4.6)
+        figure, axes = new_figure(6.2, 4.6)
         axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit)
         for (i, j), value in np.ndenumerate(table):
             axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7,
@@ -161,12 +173,13 @@ def logit_heatmap(results: Results, classes: Sequence[str]) -> str:
         axes.set_yticks(range(len(classes)), list(classes))
         axes.set_xlabel("logit of class")
         axes.set_ylabel("images of class")
-        return _svg(figure, "Mean logits per class")
+        return to_svg(figure, "Mean logits per class")
 
 
 def picture(image: NDArray[Any], *, signed: float | None = None) -> str:
     """A data URI of an image (c, h, w) in [0,1]; `signed` maps [-signed, signed] to a diverging colour map."""
-    buffer = io.BytesIO()
+    buffer, coarse = io.BytesIO(), -(-max(image.shape[1:]) // LARGEST)
+    image = image[:, ::coarse, ::coarse]
     if signed is not None:
         imsave(buffer, image.mean(0), cmap="RdBu_r", vmin=-signed, vmax=signed, format="png")
     elif image.shape[0] == 1:

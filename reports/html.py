@@ -12,7 +12,8 @@ from markupsafe import Markup
 from audit.summary import Audit
 from reports import figures, iterations, leaderboard, matrix, opening, references
 from reports.papers import beside, elsewhere
-from reports.pictures import cards
+from reports.pictures import GALLERY_NOTE, cards
+from reports.portraits import page_portraits
 from reports.wording import (
     CURVES_NOTE,
     ROUTES,
@@ -72,6 +73,8 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         # The figures are our own SVG; matplotlib escapes their text.
         figures={name: Markup(svg) for name, svg in _drawings(data, audit, classes).items()},
         gallery=cards(audit.path, classes),
+        gallery_note=GALLERY_NOTE,
+        portraits=page_portraits(audit.path, classes),
     )
 
 

@@ -9,6 +9,14 @@ from typing import Any
 import numpy as np
 
 from reports.figures import picture
+from reports.wording import percent
+
+GALLERY_NOTE = (
+    "The class that was answered, with its softmax probability. Difference: red where the adversarial image is brighter, blue "
+    "where it is darker, the mean over colour channels. Where a test-time part stands in front of the network, the first two "
+    "answers are those of the bare network, and the answers to what the part made of them are the defense's, for a random one "
+    "a mean over 20 draws, whose picture is one of them."
+)
 
 
 def cards(run_dir: Path, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -21,15 +29,35 @@ def cards(run_dir: Path, classes: Sequence[str]) -> list[dict[str, Any]]:
         return []
 
 
-def _card(arrays: dict[str, Any], i: int, classes: Sequence[str]) -> dict[str, Any]:
-    def name(index: int) -> str:
-        return classes[index] if 0 <= index < len(classes) else str(index)
+def class_name(index: int, classes: Sequence[str]) -> str:
+    """The name of a class, its number where it has none."""
+    return classes[index] if 0 <= index < len(classes) else str(index)
 
-    delta = arrays["x_adv"][i] - arrays["clean"][i]
+
+def _card(arrays: dict[str, Any], i: int, classes: Sequence[str]) -> dict[str, Any]:
+    clean, x_adv = arrays["clean"][i], arrays["x_adv"][i]
+    delta = x_adv - clean
     largest = float(np.abs(delta).max())
+    amplified = f", shown times {1 / largest:.3g}" if largest else ""
+    views = [
+        {"name": name, "picture": picture(image), "answer": answer}
+        for (name, answer), image in zip(_answers(arrays, i, classes), (clean, x_adv, *_behind(arrays, i)), strict=True)
+    ]
+    difference = {"name": "difference", "picture": picture(delta, signed=largest or 1.0), "answer": f"up to {255 * largest:.3g}/255{amplified}"}  # fmt: skip
     return {
-        "id": int(arrays["ids"][i]), "step": str(arrays["step"][i]), "label": name(int(arrays["label"][i])),
-        "prediction": name(int(arrays["prediction"][i])), "clean": picture(arrays["clean"][i]),
-        "adversarial": picture(arrays["x_adv"][i]), "difference": picture(delta, signed=largest or 1.0),
-        "largest": f"{255 * largest:.3g}/255", "amplified": f"{1 / largest:.3g}" if largest else "",
+        "id": int(arrays["ids"][i]), "step": str(arrays["step"][i]), "label": class_name(int(arrays["label"][i]), classes),
+        "prediction": class_name(int(arrays["prediction"][i]), classes), "views": [*views[:2], difference, *views[2:]],
     }  # fmt: skip
+
+
+def _behind(arrays: dict[str, Any], i: int) -> Sequence[Any]:
+    """What a test-time part made of the clean and the adversarial image, if there is one."""
+    return arrays["pictures"][i] if "pictures" in arrays else ()
+
+
+def _answers(arrays: dict[str, Any], i: int, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """The name of each view and what was answered to it; without confidence in run directories of before."""
+    if "views" not in arrays:
+        return [("clean", ""), ("adversarial", class_name(int(arrays["prediction"][i]), classes))]
+    found = zip(arrays["views"], arrays["answers"][i], arrays["confidences"][i], strict=True)
+    return [(str(name), f"{class_name(int(answer), classes)} {percent(float(sure))}") for name, answer, sure in found]

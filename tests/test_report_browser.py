@@ -47,9 +47,26 @@ document.querySelector('button[aria-label="download as CSV: attacks"]').click();
 const choice = document.querySelector('select[data-filter="step"]');
 choice.value = choice.options[1].value;
 choice.dispatchEvent(new Event("change"));
-found.cards = [...document.querySelectorAll(".gallery li")].filter((card) => !card.hidden).map((card) => card.dataset.step);
+const left = () => [...document.querySelectorAll("#pictures li")].filter((card) => !card.hidden);
+found.cards = left().map((card) => card.dataset.step);
 found.choice = choice.value;
-const larger = document.querySelector(".gallery li:not([hidden]) button");
+const label = document.querySelector('select[data-filter="label"]');
+label.value = left()[0].dataset.label;
+label.dispatchEvent(new Event("change"));
+found.both = left().map((card) => [card.dataset.step, card.dataset.label]);
+found.label = label.value;
+found.count = document.getElementById("gallery-count").textContent;
+found.all = document.querySelectorAll("#pictures li").length;
+const attention = [...document.querySelectorAll(".attention img")];
+found.attention = [attention.length, attention.every((image) => image.complete && image.naturalWidth > 0 && image.alt)];
+found.drawn = ["map of features", "change per channel", "histogram of gradient norms", "cross-entropy against margin", "loss surface", "training curves"]
+  .map((name) => document.querySelector(`[aria-label="${name}"] svg`).getBoundingClientRect().height > 100);
+const numbers = document.querySelector('table[data-name="attention"]').closest("details");
+numbers.querySelector("summary").focus();
+found.summary = document.activeElement.textContent;
+document.activeElement.click();
+found.opened = numbers.open;
+const larger = document.querySelector("#pictures li:not([hidden]) button");
 larger.click();
 found.large = [larger.getAttribute("aria-expanded"), larger.closest("li").classList.contains("large"), larger.innerText.startsWith("smaller")];
 found.wide = document.documentElement.scrollWidth <= innerWidth;
@@ -97,6 +114,22 @@ def test_the_page_opens_without_an_error_or_a_request(page, tmp_path, capsys):
     assert 'aria-label="download as CSV: attacks"' in shown.stdout  # so the script ran
 
 
+def test_the_page_is_small_and_opens_at_once(page, tmp_path, capsys):
+    """What the reader waits for, from the address to the load event, in a browser that is open already."""
+    text = page.read_text()
+    policy = re.search(r"<meta http-equiv=.*?>", text)
+    assert policy is not None
+    clock = '<script>addEventListener("load", () => (document.title = `${performance.now()} ms`))</script></body>'
+    timed = tmp_path / "timed.html"
+    timed.write_text(text.replace(policy[0], "").replace("</body>", clock))
+    shown = browse(timed.as_uri(), tmp_path / "profile")
+    waited = re.search(r"<title>([\d.]+) ms</title>", shown.stdout)
+    assert waited is not None
+    with capsys.disabled():
+        print(f" [{len(text.encode()) / 1e3:.0f} kB, open after {float(waited[1]):.0f} ms]", end="")
+    assert len(text.encode()) < 3e6
+
+
 def test_the_policy_and_the_console_would_tell(page, tmp_path):
     """The test above can fail: an image from elsewhere and a foreign script are refused, and the console says so."""
     spoilt = tmp_path / "spoilt.html"
@@ -128,6 +161,11 @@ def test_tables_and_gallery_work(page, tmp_path, size):
     assert all("apgd" in name for name in names)
     assert count == f"{len(names)} of {len(broken)} rows"
     assert set(found["cards"]) == {found["choice"]}
+    assert {tuple(pair) for pair in found["both"]} == {(found["choice"], found["label"])}
+    assert found["count"] == f"{len(found['both'])} of {found['all']} images"
+    assert found["attention"] == [12, True]  # six images, clean and adversarial
+    assert found["drawn"] == [True] * 6
+    assert (found["summary"], found["opened"]) == ("Attention as a table", True)
     assert found["large"] == ["true", True, True]
     assert found["wide"], "the page is wider than the window"
     assert found["json"] in ("upheld", "refuted", "inconclusive")

@@ -52,7 +52,7 @@ def diagnose(
     console = Console(quiet=quiet or as_json, stderr=as_json)
     costs = [forward + backward for forward, backward in display.costs(prepared.plan.steps)]
     with resumable("run the same command again to resume"), LiveTable(console, prepared.plan, costs) as watcher:
-        audit = execution.execute(prepared, run_dir, watcher)
+        audit = execution.execute(prepared, run_dir, watcher, portraits=False)
     if as_json:
         print(json.dumps([asdict(d) for d in audit.diagnoses], indent=1))
     elif not quiet:

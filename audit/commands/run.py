@@ -126,7 +126,7 @@ def _attacked(prepared: Prepared, place: Path, console: Console, allowance: Budg
         resumable(f"finished units are kept in {run_dir}, run the same command again to resume"),
         LiveTable(console, prepared.plan, costs) as watcher,
     ):
-        return execution.execute(prepared, place, watcher, allowance)
+        return execution.execute(prepared, place, watcher, allowance, portraits=place == run_dir)
 
 
 def _print_plan(prepared: Prepared, console: Console, *, as_json: bool) -> None:

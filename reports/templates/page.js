@@ -90,7 +90,7 @@
     });
   });
 
-  const gallery = document.querySelector(".gallery");
+  const gallery = document.getElementById("pictures");
   if (gallery) {
     const cards = [...gallery.children];
     const choices = [...document.querySelectorAll("[data-filter]")];

@@ -1,0 +1,86 @@
+"""Bars and lines: channels under attack, gradient norms, training curves."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, STYLE, new_figure, panels, to_svg
+
+HIDDEN = ("seconds", "learning_rate")
+FLOOR = 1e-46  # below the smallest float32
+
+
+def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
+    """Mean |change| of each channel under attack (bars, largest first), and under noise of the same size (line)."""
+    order = np.argsort(-attacked, kind="stable")
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(7.2, 2.8)
+        places = np.arange(len(order))
+        axes.stairs(
+            attacked[order], np.arange(len(order) + 1) - 0.5, fill=True, color=ADAPTIVE, label="adversarial less clean"
+        )
+        axes.plot(
+            places, noised[order], drawstyle="steps-mid", color=CLAIMED, lw=1.2, label="noise as large, less clean"
+        )
+        axes.set_xlim(-0.5, len(order) - 0.5)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("channels, most moved first")
+        axes.set_ylabel("mean |change|")
+        axes.legend(frameon=False)
+        return to_svg(figure, f"Change of {len(order)} channels under attack and under noise")
+
+
+def norm_histogram(norms: NDArray[Any]) -> str:
+    """Histograms of log10 of the gradient norms of cross-entropy and margin (n, 2), exact zeros in a bar of their own."""
+    logs = np.log10(np.maximum(norms, FLOOR))
+    known = logs[norms > 0]
+    low, high = (np.floor(known.min()), np.ceil(known.max() + 1e-9)) if len(known) else (-1.0, 0.0)
+    edges = np.linspace(low, max(high, low + 1), 31)
+    gap = (edges[-1] - edges[0]) * 0.13
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(7.2, 2.6)
+        for i, (name, colour) in enumerate((("cross-entropy", CLAIMED), ("margin", ADAPTIVE))):
+            counts, _ = np.histogram(logs[norms[:, i] > 0, i], edges)
+            axes.stairs(counts, edges, color=colour, lw=1.6, label=name, fill=False)
+            zeros = int((norms[:, i] == 0).sum())
+            axes.bar(low - gap * (1.1 - 0.5 * i), zeros, gap * 0.45, color=colour)
+        ticks = [t for t in MaxNLocator(6, integer=True).tick_values(low, high) if low <= t <= max(high, low + 1)]
+        axes.set_xticks([low - gap * 0.85, *ticks], ["exactly 0", *(f"1e{t:.0f}" for t in ticks)])
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlabel("2-norm of the gradient with respect to the image")
+        axes.set_ylabel("images")
+        axes.legend(frameon=False)
+        return to_svg(figure, "Histogram of gradient norms of cross-entropy and margin")
+
+
+def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
+    """Loss by epoch above, every column in [0,1] below."""
+    shown = {name: rows[:, i] for i, name in enumerate(columns) if i and name not in HIDDEN}
+    shares = {name: v for name, v in shown.items() if name != "loss" and v.min() >= 0 and v.max() <= 1}
+    rest = {name: v for name, v in shown.items() if name not in shares}
+    with mpl.rc_context(STYLE):
+        figure, axes = panels(7.2, 4.2 if rest and shares else 2.4, rows=bool(rest) + bool(shares))
+        for ax, lines, percent in zip(axes, filter(None, (rest, shares)), [not rest, True], strict=False):
+            styles = itertools.cycle(((ADAPTIVE, "-"), (CLAIMED, "--"), (INK, ":"), (MUTED, "-.")))
+            for (name, values), (colour, style) in zip(lines.items(), styles, strict=False):
+                ax.plot(
+                    rows[:, 0], values, ls=style, color=colour, marker="o", ms=3, lw=1.4, label=name.replace("_", " ")
+                )
+            if percent:
+                ax.set_ylim(-0.02, 1.02)
+                ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+            elif (
+                rest and min(v.min() for v in rest.values()) > 0 and max(v.max() / v.min() for v in rest.values()) > 30
+            ):
+                ax.set_yscale("log")
+            ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            ax.legend(frameon=False)
+        axes[-1].set_xlabel(columns[0])
+        return to_svg(figure, f"Training curves over {len(rows)} epochs")
