@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from audit import execution, runner
+from audit import execution, preparation, runner
 from audit.baselines import comparable, read_baseline
 from audit.budget import Budget, parse_budget
 from audit.ci_config import Config, Model
@@ -19,7 +19,7 @@ from audit.plan import Plan
 from audit.regression import refuse_what_differs
 from audit.summary import Audit, load_run
 
-Watching = Callable[[Model, runner.Prepared, Path], AbstractContextManager[Watcher]]
+Watching = Callable[[Model, preparation.Prepared, Path], AbstractContextManager[Watcher]]
 
 
 def guard(config: Config, watching: Watching, *, updating: bool = False, retry_errors: bool = False) -> list[Entry]:
@@ -61,15 +61,15 @@ def _audited(
     return found
 
 
-def _prepared(model: Model) -> runner.Prepared:
+def _prepared(model: Model) -> preparation.Prepared:
     """The plan of a guarded model; what the file says of its preprocessing is read as the flags of `audit run` are."""
     options = dict(model.options)
     flags = {name: options.pop(name, None) for name in ("mean", "std", "resize", "value_range")}
-    return runner.prepare(model.defense, preprocessing=typed(**flags), **options)
+    return preparation.prepare(model.defense, preprocessing=typed(**flags), **options)
 
 
 def finish(
-    prepared: runner.Prepared, run_dir: Path, watching: Callable[[runner.Prepared, Path], AbstractContextManager[Watcher]],
+    prepared: preparation.Prepared, run_dir: Path, watching: Callable[[preparation.Prepared, Path], AbstractContextManager[Watcher]],
     *, retry_errors: bool = False, budget: Budget | None = None,
 ) -> tuple[Audit, int, int]:  # fmt: skip
     """The finished run of a plan, how many units it has, and how many of them were there before; what is there is not run."""

@@ -59,7 +59,7 @@ CI_KEYS = {"cache": PATH, "out": PATH}
 
 @dataclass(frozen=True)
 class Model:
-    """One model to guard. defense: what `--defense` or `--model` takes; options: for `audit.runner.prepare`; time, passes: its budget, see `audit.budget`."""
+    """One model to guard. defense: what `--defense` or `--model` takes; options: for `audit.preparation.prepare`; time, passes: its budget, see `audit.budget`."""
 
     name: str
     defense: str

@@ -22,7 +22,7 @@ from audit.types import Step, bounded
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from audit.runner import Prepared
+    from audit.preparation import Prepared
 
 COLOURS = {"upheld": "green", "refuted": "red", "inconclusive": "yellow"}
 

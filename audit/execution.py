@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from audit.binarisation.run import binarisation_test
 from audit.budget import Budget
@@ -20,6 +20,7 @@ from audit.gates import deterministic, fingerprint_model, forward_mismatch
 from audit.ledger import Ledger, write_json
 from audit.plan import Plan, settle
 from audit.portraits.draw import write_portraits
+from audit.preparation import Prepared
 from audit.remedies import next_round
 from audit.results import read_results
 from audit.rng import derive_seed
@@ -29,9 +30,6 @@ from audit.suites import get_suite
 from audit.summary import Audit, load_run
 from audit.types import Step
 from audit.verify import verify_images
-
-if TYPE_CHECKING:
-    from audit.runner import Prepared
 
 log = logging.getLogger("audit")
 BINARISED = 32  # problems: enough to tell an attack that solves nearly all from one that solves two thirds

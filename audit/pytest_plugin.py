@@ -87,13 +87,13 @@ def _examined(
     model: Any, options: dict[str, Any], baseline: Path | None, rules: Rules, runs: Path, updating: bool
 ) -> tuple[Audit, tuple[str, ...]]:
     """The finished run, and why the test fails. Raises the AuditError that keeps it from being judged."""
-    from audit import ci, guard, runner
+    from audit import ci, guard, preparation
     from audit.baselines import comparable, read_baseline
     from audit.errors import BadInput
     from audit.regression import refuse_what_differs
     from audit.runner import Silent
 
-    prepared = runner.prepare(model, **options)
+    prepared = preparation.prepare(model, **options)
     if baseline is not None and not updating:
         if not baseline.exists():
             raise BadInput(f"there is no baseline {baseline}; type pytest --audit-update-baseline and commit it")

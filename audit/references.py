@@ -10,7 +10,7 @@ from typing import Any
 
 from audit import registry
 from audit.errors import BadInput
-from audit.runner import Prepared, prepare
+from audit.preparation import Prepared, prepare
 
 SHARED = ("suite", "data", "data_dir", "download", "seed", "norm", "device", "batch_size", "settings", "model_dir")
 

@@ -9,7 +9,7 @@ import pytest
 from audit.binarisation.prepare import chosen_step
 from audit.cli import main
 from audit.errors import BadInput
-from audit.runner import prepare
+from audit.preparation import prepare
 
 
 def call(*arguments: object) -> int:

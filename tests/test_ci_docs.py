@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from audit import runner
+from audit import preparation
 from audit.ci_config import CI_KEYS, OWN_KEYS, RULE_KEYS, RUN_KEYS, read_config
 from audit.cli import app
 from audit.guard import REASONS
@@ -50,7 +50,7 @@ def test_the_toml_is_valid_and_shows_each_table(tmp_path):
     read = read_config(tmp_path / "audit.toml")
     assert [model.name for model in read.models] == ["plain", "trained"]
     for model in read.models:
-        inspect.signature(runner.prepare).bind(model.defense, **model.options)
+        inspect.signature(preparation.prepare).bind(model.defense, **model.options)
 
 
 def test_every_key_of_the_file_is_a_flag_or_is_explained():
@@ -59,12 +59,12 @@ def test_every_key_of_the_file_is_a_flag_or_is_explained():
     assert set(RUN_KEYS) <= flags
     for key in {*OWN_KEYS, *RULE_KEYS, *CI_KEYS} - flags - {"model"}:
         assert f"`{key}`" in DOCS or f"\n{key} = " in DOCS, key
-    asked = flags & set(inspect.signature(runner.prepare).parameters) - {"defense", "model"}
+    asked = flags & set(inspect.signature(preparation.prepare).parameters) - {"defense", "model"}
     assert asked <= set(RUN_KEYS)  # a new flag that changes a plan is a new key
 
 
 def test_the_options_of_the_file_fit_what_they_are_given_to():
-    known = set(inspect.signature(runner.prepare).parameters)
+    known = set(inspect.signature(preparation.prepare).parameters)
     renamed = {"set": "settings", "trait": "traits"}
     read_as_flags = {"mean", "std", "resize", "value_range"}
     assert {renamed.get(key, key) for key in RUN_KEYS} - read_as_flags <= known
@@ -74,7 +74,7 @@ def test_the_python_calls_the_fixture_as_it_is():
     (text,) = blocks("python")
     source = (ROOT / "audit/pytest_plugin.py").read_text()
     taken = set(re.findall(r"^        (?:model|data)|\b(claim|suite|baseline|max_drop|alpha|fail_on)\b", source))
-    known = taken | set(inspect.signature(runner.prepare).parameters)
+    known = taken | set(inspect.signature(preparation.prepare).parameters)
     space: dict = {}
     exec(text, space)
     seen = []

@@ -11,7 +11,7 @@ from audit.claimed import choose, runnable, typed
 from audit.claims import Asked, chosen_line, meant, own_claims, printed_claims, radius, stated_claim
 from audit.errors import BadInput, UnknownName, Unsupported
 from audit.papers import find
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
 from audit.types import ThreatModel
 

@@ -324,7 +324,7 @@ PAUSE = "import time\ndef pause(*a, **k):\n    print('READY', flush=True)\n    t
 
 
 def test_ctrl_c_before_the_first_attack_ends_with_130_and_one_line(tmp_path):
-    code = PAUSE + "import audit.runner\naudit.runner.profile = pause"
+    code = PAUSE + "import audit.preparation\naudit.preparation.profile = pause"
     found, err = interrupted(code, "run", "--defense", "undefended", "--n", "4", "--out", tmp_path / "run")
     assert found == 130
     assert err == "interrupted; run the same command again\n"

@@ -51,7 +51,7 @@ def test_each_of_our_own_attacks_has_a_file_and_says_that_it_is_ours():
 
 
 def test_attacks_adapters_and_defenses_may_not_import_what_runs_them():
-    machinery = {"audit.engine", "audit.runner", "audit.results", "audit.plan", "audit.oracle"}
+    machinery = {"audit.engine", "audit.runner", "audit.preparation", "audit.results", "audit.plan", "audit.oracle"}
     known = {"audit.attacks", "adapters", "defenses"}
     for package in known:
         assert {"reports", *machinery, *known} - {package} <= forbidden(package)

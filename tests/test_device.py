@@ -33,11 +33,11 @@ def test_a_cpu_leaves_cudnn_alone(loose):
 
 
 def test_the_plan_is_made_on_an_exact_device(monkeypatch):
-    from audit import runner
+    from audit import preparation
 
     asked = []
-    monkeypatch.setattr(runner, "exact", lambda device: asked.append(device) or device)
-    runner.prepare("undefended", suite="quick", n=2, device="cpu")
+    monkeypatch.setattr(preparation, "exact", lambda device: asked.append(device) or device)
+    preparation.prepare("undefended", suite="quick", n=2, device="cpu")
     assert asked == [torch.device("cpu")]
 
 

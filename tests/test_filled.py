@@ -13,7 +13,7 @@ from audit.claimed import typed
 from audit.errors import BadInput, MissingDependency, UnknownName, Unsupported
 from audit.filled import filled, gives_way
 from audit.ledger import Ledger
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.suites import SUITES
 from audit.types import Step, ThreatModel
 from tests.planted import TinyCNN, images, unwrapped_nan

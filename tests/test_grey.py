@@ -11,7 +11,7 @@ from torch import nn
 from audit import registry
 from audit.datasets import FASHION_MNIST
 from audit.grey import grey_box
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.training import adjusted, summary, train
 from defenses.base import architecture_for
 from defenses.networks import build

@@ -16,7 +16,7 @@ from adapters.float64 import Float64
 from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
 from audit.models.own import answers
 from audit.models.spec import Declared, resolve
-from audit.runner import prepare
+from audit.preparation import prepare
 from tests.own_models import save_images
 from tests.planted import TinyCNN, images
 

@@ -21,7 +21,7 @@ from audit.models import preprocessing
 from audit.models.own import answers, classifier
 from audit.models.preprocessing import Preprocessing
 from audit.models.spec import Declared, resolve
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.verify import reverify, sound
 from tests.own_models import DEFENSE, build, save_images, scores
 from tests.planted import Noisy, TinyCNN, images

@@ -11,7 +11,7 @@ import pytest
 from audit import registry
 from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.types import Claim, ThreatModel
 from defenses.super_fitting import SUPER_FITTING
 

@@ -41,7 +41,7 @@ def test_a_session_with_the_plug_in_imports_nothing_heavy(tmp_path):
     (tmp_path / "test_light.py").write_text(
         "import sys\n\ndef test_light(request):\n"
         "    assert request.config.pluginmanager.hasplugin('audit.pytest_plugin')\n"
-        "    heavy = {'torch', 'numpy', 'scipy', 'audit.guard', 'audit.runner', 'typer'} & set(sys.modules)\n"
+        "    heavy = {'torch', 'numpy', 'scipy', 'audit.guard', 'audit.runner', 'audit.preparation', 'typer'} & set(sys.modules)\n"
         "    assert not heavy, heavy\n"
     )
     path = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])

@@ -14,7 +14,7 @@ import audit
 from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
 from audit.models import robustbench
 from audit.models.spec import Declared, resolve
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.versions import installed
 
 pytestmark = pytest.mark.skipif(installed("robustbench") is None, reason="robustbench is not installed")

@@ -11,7 +11,8 @@ import torch
 from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput, BadModel
 from audit.ledger import Ledger
-from audit.runner import prepare, run
+from audit.preparation import prepare
+from audit.runner import run
 from defenses.base import ZOO, NetworkDefense
 from defenses.networks import build
 from defenses.undefended import UNDEFENDED

@@ -12,7 +12,7 @@ import pytest
 from audit.cli import app, main
 from audit.datasets import FASHION_MNIST, make_dataset
 from audit.errors import BadInput, BadModel
-from audit.runner import prepare
+from audit.preparation import prepare
 from audit.sources import Sources, check_shape
 from defenses.undefended import UNDEFENDED
 
@@ -69,7 +69,7 @@ def words(monkeypatch, text: str) -> dict:
         seen.update(options, defense=defense)
         raise BadInput("seen")
 
-    monkeypatch.setattr("audit.runner.prepare", catch)
+    monkeypatch.setattr("audit.preparation.prepare", catch)
     with pytest.raises(SystemExit):
         main(shlex.split(text)[3:])
     return {k: v for k, v in seen.items() if k != "command"}

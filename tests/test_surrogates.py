@@ -13,7 +13,8 @@ from audit import registry
 from audit.errors import AuditError, BadInput, MissingDependency, UnknownName
 from audit.filled import filled
 from audit.ledger import Ledger
-from audit.runner import prepare, run
+from audit.preparation import prepare
+from audit.runner import run
 from audit.surrogates import surrogate
 from audit.types import Step, ThreatModel
 from tests.own_models import save_images

@@ -14,9 +14,9 @@ from audit.errors import BadInput
 from audit.filled import filled
 from audit.gates import deterministic
 from audit.oracle import draws_for
+from audit.preparation import Prepared, prepare
 from audit.registry import closest
 from audit.rules import Nature, fit, omitted
-from audit.runner import Prepared, prepare
 from audit.settings import resolve_temperature
 from audit.sources import Sources
 from audit.suites import SUITES, steps_for
@@ -35,7 +35,7 @@ def binarise(
 
     attack: a step of a suite, as an audit of this defense has it (with BPDA, EOT or the bare network where the rules say
     so), or any registered attack, which then goes end to end. settings: `step.option=value`, the step being `attack`.
-    options: the others of `audit.runner.prepare` that say which weights, radius and device.
+    options: the others of `audit.preparation.prepare` that say which weights, radius and device.
     Raises the AuditError that says what is wrong with the input.
     """
     check_norm(norm)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from audit.ci import Watching
     from audit.ci_config import Model
     from audit.engine import Watcher
-    from audit.runner import Prepared
+    from audit.preparation import Prepared
 
 
 def ci(

@@ -39,11 +39,11 @@ def diagnose(
     quiet: o.Quiet = False,
 ) -> None:
     """Run the diagnoses alone, on short attacks, and print each with its finding."""
-    from audit import display, execution, runner
+    from audit import display, execution, preparation, runner
     from audit.live import LiveTable
     from audit.models import preprocessing
 
-    prepared = runner.prepare(
+    prepared = preparation.prepare(
         defense, model=model, suite="diagnose", dataset=dataset, data=data, data_dir=data_dir, weights=weights, n=n, seed=seed,
         eps=eps, norm=norm, device=device, network=network, width=width, model_dir=model_dir,
         traits=trait or (), preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),

@@ -16,7 +16,7 @@ from audit.errors import BadInput
 
 if TYPE_CHECKING:
     from audit.budget import Budget
-    from audit.runner import Prepared
+    from audit.preparation import Prepared
     from audit.summary import Audit
 
 
@@ -65,7 +65,7 @@ def run(
     dry_run: o.DryRun = False,
 ) -> None:
     """Audit a defense: run the claimed attacks next to stronger ones, and say why they differ."""
-    from audit import display, runner
+    from audit import display, preparation, runner
     from audit.baselines import comparable, read_baseline
     from audit.budget import parse_budget
     from audit.commands.check import judge
@@ -85,7 +85,7 @@ def run(
         "suite": suite, "data": data, "data_dir": data_dir, "download": download, "seed": seed, "norm": norm,
         "device": device, "batch_size": batch_size, "settings": set_ or (), "model_dir": model_dir,
     }  # fmt: skip
-    prepared = runner.prepare(
+    prepared = preparation.prepare(
         defense, model=model, dataset=dataset, weights=weights, n=n, eps=eps, **shared, claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
         network=network, width=width, traits=trait or (),
         preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),

@@ -16,7 +16,7 @@ import typer
 import audit
 from audit import registry
 from audit.cli import COMMANDS, app
-from audit.runner import prepare
+from audit.preparation import prepare
 
 PAGE = Path(__file__).parents[1] / "reference.md"
 START = """# Reference
