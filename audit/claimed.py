@@ -23,6 +23,7 @@ AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (
 STEP_SIZE = (
     0.1  # of eps; super-fitting, Sec. 4. TPAP's paper prints none, and its code's stand in the claims themselves
 )
+STAND_IN = "the suite's own claimed attacks stand in, and their figure is no printed claim's"
 STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
 FEW = {step.attack: step for step in SUITES["full"].steps if step.limit and step.scope != "control"}
 TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
@@ -56,6 +57,11 @@ def choose(
         claimed = tuple(_steps(line.attack, line.params, defense, norm))
     elif suite == "claimed":
         named, few, left_out = _named(defense, dataset, norm)
+        if not named and (few or left_out):
+            left_out = (
+                *left_out,
+                f"no printed claim on {defense} names an attack for every image under {norm}: {STAND_IN}",
+            )
         claimed = named or _fitting(claimed, defense, norm, joined=attack != UNNAMED or bool(few))
     if attack != UNNAMED:
         claimed = _joined(claimed, _under(norm, attack, typed(attack, defense, norm)))

@@ -43,8 +43,8 @@ def surrogate(
         model = known.load(checkpoint).to(device).requires_grad_(False)
     except BadInput as error:
         raise BadInput(
-            f"surrogate {name!r} cannot be built ({error}); for a surrogate the flags are --set transfer.weights=FILE and "
-            "--set transfer.dataset=NAME"
+            f"surrogate {name!r} cannot be built ({error}); a surrogate's weights and data set are options of its step, as in "
+            "--set transfer.weights=FILE"
         ) from error
     _same_shape(name, checkpoint, shape)
     given, needed = answers(model), registry.attacks.load(by).needs

@@ -172,6 +172,17 @@ def test_where_no_claimed_attack_can_run_the_suite_stays_and_says_why():
     found = choose("claimed", "pgd_at", "cifar10", "L2")
     assert found.steps == SUITES["claimed"].steps
     assert sum("is left out: it is for Linf, this run for L2" in said for said in found.left_out) == 5
+    assert found.left_out[-1].startswith(
+        "no printed claim on pgd_at names an attack for every image under L2: the suite's"
+    )
+
+
+def test_attacks_stand_in_only_where_none_of_the_claims_can_run_and_that_is_said():
+    dear = choose("claimed", "distillation", "mnist", "Linf")
+    assert names(dear.steps)[:-1] == names(CLAIMED_STEPS)
+    assert "the suite's own claimed attacks stand in" in dear.left_out[-1]
+    for defense, dataset in (("tpap", "cifar10"), ("nothing printed", "cifar10"), ("pgd_at", "mnist")):
+        assert not any("stand in" in said for said in choose("claimed", defense, dataset, "Linf").left_out)
 
 
 @pytest.mark.parametrize(("norm", "attack", "images"), [("Linf", "cw-linf", 20), ("L0", "cw-l0", 50)])
