@@ -475,6 +475,9 @@ def entry(name="apgd-margin", asr=0.99, **changes) -> dict:
         ([entry("bim-20", 0.3), entry(asr=0.9)], "flagged", 0.9),
         ([entry(random_asr=0.97)], "not_measured", None),  # a random attacker passes it too
         ([entry(asr=0.5, random_asr=0.97)], "flagged", 0.5),
+        ([entry(asr=0.5, setup_failed=55)], "not_measured", None),  # nine problems tell nothing
+        ([entry(asr=0.5, setup_failed=54)], "flagged", 0.5),
+        ([{"name": "apgd-margin", "error": "RuntimeError: planted"}], "not_measured", None),
         ([entry(setup_failed=64, asr=None, interval=None, random_asr=None, passed=False)], "not_measured", None),
         ([], "not_measured", None),
         (None, "not_measured", None),

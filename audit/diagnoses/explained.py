@@ -21,6 +21,7 @@ FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "exploding_gradient": COMPARISONS,
     "masked_gradient": COMPARISONS,
     "unstable_gradient": COMPARISONS,
+    "randomized": ("incomplete_optimisation",),  # the lowest of many noisy losses goes on falling without any gain
     "batch_dependent": (*COMPARISONS, "run_integrity"),  # a stored image need not stand up again
     "stateful": (*COMPARISONS, "run_integrity"),
     "clean_accuracy_handshake": COMPARISONS,  # another model, or other inputs: what attacks do to it says nothing
