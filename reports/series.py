@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, STYLE, new_figure, panels, to_svg
@@ -23,12 +23,10 @@ def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(7.2, 2.8)
         places = np.arange(len(order))
-        axes.stairs(
-            attacked[order], np.arange(len(order) + 1) - 0.5, fill=True, color=ADAPTIVE, label="adversarial less clean"
-        )
-        axes.plot(
-            places, noised[order], drawstyle="steps-mid", color=CLAIMED, lw=1.2, label="noise as large, less clean"
-        )
+        edges = np.arange(len(order) + 1) - 0.5
+        axes.stairs(attacked[order], edges, fill=True, color=ADAPTIVE, alpha=0.25)
+        axes.stairs(attacked[order], edges, color=ADAPTIVE, lw=1.4, label="adversarial less clean")
+        axes.step(places, noised[order], "--", where="mid", color=CLAIMED, lw=1.4, label="noise as large, less clean")
         axes.set_xlim(-0.5, len(order) - 0.5)
         axes.set_ylim(0, None)
         axes.set_xlabel("channels, most moved first")
@@ -80,6 +78,7 @@ def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
                 rest and min(v.min() for v in rest.values()) > 0 and max(v.max() / v.min() for v in rest.values()) > 30
             ):
                 ax.set_yscale("log")
+                ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             ax.legend(frameon=False)
         axes[-1].set_xlabel(columns[0])

@@ -209,6 +209,8 @@ def test_a_training_table_of_shares_alone_has_one_panel():
         ["epoch", "loss", "train_accuracy", "seconds"], np.asarray([[1, 90.0, 0.5, 7], [2, 1.0, 0.9, 7]])
     )
     assert "train accuracy" in both
+    assert ">100</text>" in both  # on a logarithmic axis, whose labels matplotlib would write as formulas
+    assert "mathdefault" not in both
     assert "seconds" not in both
     assert "100 %" in series.training_curves(["epoch", "probe_clean"], np.asarray([[1, 0.5], [2, 0.9]]))
 
