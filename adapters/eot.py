@@ -1,4 +1,5 @@
-"""EOT: the attack sees the mean over k draws of a random defense, all draws in one pass over a larger batch.
+"""EOT: the attack sees the mean over k draws of a random defense, all draws in one pass over a larger batch, or in a
+pass for each where one draw serves a whole batch.
 
 Source: Athalye, Engstrom, Ilyas and Kwok 2018 (expectation over transformation); Athalye, Carlini and Wagner 2018,
 Sec. 4.2, for random defenses. Three estimators go by this name in attack libraries, so one is named here:
@@ -134,6 +135,7 @@ class Eot(nn.Module):
         self.k, self.seed, self.max_batch = int(k), int(seed), int(max_batch)
         self.estimator, self.loss, self.takes_labels = estimator, LOSSES[loss], estimator == "losses"
         self._layers = draws.noise_layers(self.model)
+        self._shared = False  # does one draw serve a whole pass?
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         if self.takes_labels and y is None and torch.is_grad_enabled() and x.requires_grad:
@@ -166,6 +168,8 @@ class Eot(nn.Module):
 
     def _others(self, x: Tensor) -> Tensor:
         """Draws 1 to k - 1: logits (n, k - 1, classes)."""
+        if self._shared:
+            return torch.stack([self.model(x) for _ in range(self.k - 1)], 1)
         rows = x.repeat_interleave(self.k - 1, 0).split(self.max_batch)
         generators = draws.row_generators(x, self.seed, range(1, self.k)) if self._layers else None
         parts, start = [], 0
@@ -174,7 +178,21 @@ class Eot(nn.Module):
             with _Lent(self._layers, lent):
                 parts.append(self.model(chunk))
             start += len(chunk)
+            if start == len(chunk) and not self._layers and _alike(parts[0].detach(), self.k - 1):
+                self._shared = True
+                return self._others(x)
         return torch.cat(parts).view(len(x), self.k - 1, -1)
+
+
+def _alike(logits: Tensor, copies: int) -> bool:
+    """Do all copies of an image, `copies` rows of logits (m, c) after another, have the same answer, up to rounding?
+
+    Then the model draws once for the whole batch, as random resizing does (Xie et al. 2018), and a larger batch holds
+    one draw many times. Rows with draws of their own hardly ever agree, and if they do, a pass for each is right, too.
+    """
+    rounding = 1e-5 * float(logits.abs().amax())
+    several = [part for part in logits.split(copies) if len(part) > 1]
+    return bool(several) and all(float((part - part[0]).abs().amax()) <= rounding for part in several)
 
 
 class _Lent:

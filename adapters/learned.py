@@ -18,12 +18,12 @@ class Learned(nn.Module):
 
     Three convolutions where input and answer are feature maps of one height and width, else one hidden layer. Fitted
     once, by Adam on the mean squared error, on the given inputs under uniform noise of up to 0.1; seeded, so the same
-    inputs give the same surrogate. `fitted` tells whether that has happened.
+    inputs give the same surrogate. `fitted` tells whether that has happened, `rows_asked` how many answers it took.
     """
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.seed, self.fitted = seed, False
+        self.seed, self.fitted, self.rows_asked = seed, False, 0
         self.net: nn.Module = nn.Identity()
         self._shape: torch.Size = torch.Size()
 
@@ -31,13 +31,14 @@ class Learned(nn.Module):
         """Learn `function` around x (n, ...). Torch's global generators are as before, but for what `function` draws."""
         dice = torch.Generator(device=x.device).manual_seed(self.seed)
         x = x.detach()[:ROWS]
+        self.rows_asked += len(x) * (1 + STEPS)
         with torch.no_grad():
             answer = function(x)
         if not answer.is_floating_point():
             raise BadInput(f"a part that answers with {answer.dtype} cannot be learned, expected floating point")
         self._shape = answer.shape[1:]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # torch.manual_seed would reseed every GPU, too
             self.net = _network(x.shape[1:], self._shape).to(x.device, x.dtype)
         scale = float(answer.abs().amax().clamp(min=1e-6))
         chooser = torch.optim.Adam(self.net.parameters(), RATE)

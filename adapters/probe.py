@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters.memory import Memory
+from adapters.passes import Passes
 from audit.geometry import contains, distance
 from audit.rng import Stream
 from audit.types import ThreatModel
@@ -80,7 +81,7 @@ class Probe(nn.Module):
         self._x, self._y, self._threat = x, y, threat
         self._stream, self._confirm, self._beat = stream, confirm, beat
         self._stop_early, self._replay = stop_early, replay
-        self._passes = int(getattr(model, "k", 1))  # an average over draws (adapter eot) is k passes
+        self._passes = Passes(model)
         n = len(x)
         self.forwards = torch.zeros(n, dtype=torch.int64)
         self.backwards = torch.zeros(n, dtype=torch.int64)
@@ -165,7 +166,8 @@ class Probe(nn.Module):
         labels = (self._y[owner],) if getattr(self.model, "takes_labels", False) else ()
         with self._stream:
             logits: Tensor = self.model(queries, *labels)
-        self.forwards += self._passes * torch.bincount(owner, minlength=len(self._x)).cpu()
+        self.forwards += self._passes.each * torch.bincount(owner, minlength=len(self._x)).cpu()
+        self.forwards += self._passes.shared(len(self._x))
         self.memory.store(queries.detach(), logits.detach(), owner)
         if watched and logits.requires_grad:
             rows = queries.detach().clone()
@@ -174,7 +176,7 @@ class Probe(nn.Module):
         return logits
 
     def _differentiated(self, gradient: Tensor, rows: Tensor, owner: Tensor) -> None:
-        self.backwards += self._passes * torch.bincount(owner, minlength=len(self._x)).cpu()
+        self.backwards += self._passes.each * torch.bincount(owner, minlength=len(self._x)).cpu()
         self._norm[owner] = gradient.flatten(1).norm(dim=1).float()
         self.memory.store_gradient(gradient, rows, owner)
 

@@ -13,7 +13,7 @@ from audit.claim_lines import LENGTHS, lines, obstacle, timed
 from audit.errors import BadInput, UnknownName, Unsupported
 from audit.papers import PaperClaim
 from audit.registry import closest
-from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, steps_for
+from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, standard, steps_for
 from audit.types import Step
 
 UNNAMED = "unnamed"
@@ -48,17 +48,17 @@ def choose(
     Raises UnknownName, BadInput, Unsupported when suite "claimed" has no attack for the norm, and what loading an
     attack raises.
     """
-    steps = steps_for(suite, defense)
+    steps = steps_for(suite, defense, norm)
     claimed = tuple(step for step in steps if step.suite == "claimed")
     few, left_out = tuple[Step, ...](), tuple[str, ...]()
     if line is not None:
         runnable(line)
-        claimed = tuple(_steps(line.attack, line.params, defense))
+        claimed = tuple(_steps(line.attack, line.params, defense, norm))
     elif suite == "claimed":
         named, few, left_out = _named(defense, dataset, norm)
         claimed = named or _fitting(claimed, defense, norm, joined=attack != UNNAMED or bool(few))
     if attack != UNNAMED:
-        claimed = _joined(claimed, _under(norm, attack, typed(attack, defense)))
+        claimed = _joined(claimed, _under(norm, attack, typed(attack, defense, norm)))
     return Chosen((*claimed, *few, *(step for step in steps if step.suite != "claimed")), left_out)
 
 
@@ -74,8 +74,10 @@ def _under(norm: str, text: str, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     return steps
 
 
-def typed(text: str, defense: str) -> tuple[Step, ...]:
+def typed(text: str, defense: str, norm: str = "Linf") -> tuple[Step, ...]:
     """The steps of an attack typed by hand: a claimed step's name, an attack, or attack-length as `pgd-100`.
+
+    norm: AutoAttack's parts differ under L1.
 
     Raises UnknownName for no such attack, BadInput for a length where it has none, MissingDependency.
     """
@@ -83,7 +85,7 @@ def typed(text: str, defense: str) -> tuple[Step, ...]:
     if text in named:
         return (named[text],)
     if text in ("aa", "autoattack"):
-        return tuple(_steps("autoattack", {}, defense))
+        return tuple(_steps("autoattack", {}, defense, norm))
     known = registry.attacks.names()
     found = re.fullmatch(r"(.+)-([1-9]\d*)", text)
     if text in known or found is None or found[1] not in known:
@@ -117,7 +119,7 @@ def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tup
         elif line.attack in FEW:
             few = _joined(few, [_on_few(line)])
         else:
-            steps = _joined(steps, _steps(line.attack, line.params, defense))
+            steps = _joined(steps, _steps(line.attack, line.params, defense, norm))
     return tuple(sorted(steps, key=_length)), few, tuple(said.values())
 
 
@@ -162,11 +164,11 @@ def by_hand(line: PaperClaim, defense: str) -> str:
     return " ".join(said)
 
 
-def _steps(attack: str, params: Mapping[str, Any], defense: str) -> Iterator[Step]:
+def _steps(attack: str, params: Mapping[str, Any], defense: str, norm: str = "Linf") -> Iterator[Step]:
     if attack == "autoattack":
         before: tuple[str, ...] = ()
         for number, (part, own) in enumerate(AUTOATTACK, 1):
-            for step in _steps(part, own, defense):
+            for step in _steps(part, {**own, **standard(part, norm)}, defense):
                 whole = f"AutoAttack {number} of {len(AUTOATTACK)}"
                 yield replace(step, after=before, why=f"{whole}, on what is left") if before else step
                 before = (*before, step.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from audit import registry
-from audit.claimed import UNNAMED, by_hand
+from audit.claimed import UNNAMED, by_hand, runnable
 from audit.errors import BadInput
 from audit.papers import PaperClaim, claims_of, find
 from audit.protocols import Checkpoint, Defense
@@ -75,12 +75,14 @@ def meant(
 ) -> tuple[str | None, str | None]:
     """The defense and the data set of a run: those typed, else those of the line that `--claim` names.
 
-    at_hand: the user brought weights. Raises UnknownName for no such line; BadInput when the line is for a defense that
-    is not registered, or for a data set for which its defense has no weights.
+    at_hand: the user brought weights. Raises UnknownName for no such line; BadInput when no run could audit the line, or
+    it is for a data set for which its defense has no weights.
     """
     if claim is None:
         return defense, dataset
     line = find(claim)
+    _in_a_ball(line)
+    runnable(line)
     defense = defense or line.defense
     if defense not in registry.defenses.names() or dataset is not None or defense != line.defense or at_hand:
         return defense, dataset or line.dataset
@@ -107,18 +109,23 @@ def chosen_line(
     line = find(name)
     if typed is not None:
         raise BadInput(f"--claim {name} and --claim-robust {typed} are two claims, expected one; leave one of them out")
-    if line.judged() is None or line.knowledge not in ("white", "grey", ""):
-        attacker = (
-            f", {line.knowledge or 'unknown'} attacker, eps {line.eps_text or 'not printed'}" if line.attack else ""
-        )
-        what = f"{line.quantity.replace('_', ' ')} {line.printed}{attacker}"
-        raise BadInput(
-            f"claim {name} is {what}; expected a robust accuracy in a ball of known radius, with images made for the very "
-            f"model; type `python -m audit list claims --defense {line.defense}` for others"
-        )
+    _in_a_ball(line)
     _same(line, "defense", line.defense, defense)
     _same(line, "data set", line.dataset, OWN_IMAGES if own_images else dataset)
     return line
+
+
+def _in_a_ball(line: PaperClaim) -> None:
+    """Raise BadInput unless a line is a robust accuracy that an attack on a model can be held against."""
+    if line.judged() is not None and line.knowledge in ("white", "grey", ""):
+        return
+    attacker = f", {line.knowledge or 'unknown'} attacker, eps {line.eps_text or 'not printed'}" if line.attack else ""
+    note = f" ({line.note})" if line.note else ""
+    raise BadInput(
+        f"claim {line.id} is {line.quantity.replace('_', ' ')} {line.printed}{attacker}{note}; expected a robust accuracy in a "
+        f"ball of known radius, with images made for the very model; type `python -m audit list claims --defense "
+        f"{line.defense}` for others"
+    )
 
 
 def radius(line: PaperClaim | None, eps: float | str | None, norm: str) -> float | str | None:

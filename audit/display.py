@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from audit.diagnoses.kind import masking
 from audit.plan import Plan
 from audit.routes import overall
 from audit.summary import Audit
@@ -121,7 +122,9 @@ def panel(audit: Audit, report: str) -> Panel:
     )
     outcome = audit.verdict.outcome
     grid.add_row("verdict", Text(outcome, style=f"bold {COLOURS[outcome]}"))
-    for reason in audit.verdict.reasons[1:3] or audit.verdict.reasons:
+    kind = masking(audit.results)
+    grid.add_row("masking", Text(kind))
+    for reason in [r for r in audit.verdict.reasons[1:] if kind not in r][:2] or audit.verdict.reasons:
         grid.add_row("because", Text(reason))
     grid.add_row("report", Text(report, overflow="fold"))
     question = "is the claim real?" if audit.claim else "no claim to judge"
@@ -155,7 +158,8 @@ def diagnoses(audit: Audit) -> Group:
         grid.add_row(*(Text(cell, style=STATUS[d.status] if i == 1 else "") for i, cell in enumerate(cells)))
     flagged = [d for d in audit.diagnoses if d.status == "flagged" and d.blocking]
     words = ", ".join(d.name for d in flagged) or "none that blocks"
-    return Group(grid, Text(f"n = {audit.results.plan.n}, {audit.results.plan.threat}; flagged: {words}"))
+    return Group(grid, Text(f"n = {audit.results.plan.n}, {audit.results.plan.threat}; flagged: {words}"),
+                 Text(f"kind of gradient masking: {masking(audit.results)}"))  # fmt: skip
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

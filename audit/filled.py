@@ -13,6 +13,7 @@ from audit.types import Norm, Step, ThreatModel
 
 SURROGATE_IN_EVERY_NORM = "fmn"
 NEEDS = ("gradient", "scores", "decision")  # each can do with what those after it need
+LOGITS = {"apgd-dlr": 3, "apgd-t": 4}  # that DLR and its targeted form compare
 WORDS = {"gradient": "a gradient", "scores": "scores alone", "decision": "class names alone"}
 
 
@@ -29,12 +30,22 @@ def filled(
     """
     fitted, missing = _installed(fitted)
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
-    own, _ = _with_surrogates(override(fitted, (), options), (), threat.norm, dataset)
+    plain = [step for step in override(fitted, (), options) if not _sourceless(step)]
+    own, _ = _with_surrogates(plain, (), threat.norm, dataset, shape)
     typed = [setting.partition("=")[0] for setting in settings]
-    given, homeless = _with_surrogates(override(fitted, settings, options), typed, threat.norm, dataset)
+    given, homeless = _with_surrogates(override(fitted, settings, options), typed, threat.norm, dataset, shape)
     given, unanswered = _answerable(given, answers)
     kept, left_out = _supported(given, threat, shape, complete=not missing)
     return own, kept, [*missing, *homeless, *unanswered, *left_out]
+
+
+def gives_way(steps: Sequence[Step], classes: int) -> list[str]:
+    """A sentence for each step whose loss needs more logits than the model has, and which climbs the margin instead."""
+    return [
+        f"step {step.name} climbs the margin: its loss needs {LOGITS[step.attack]} classes, the model has {classes}"
+        for step in steps
+        if classes < LOGITS.get(step.attack, 0)
+    ]
 
 
 def _installed(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[str]]:
@@ -53,7 +64,7 @@ def _installed(steps: Sequence[Step]) -> tuple[tuple[Step, ...], list[str]]:
 
 
 def _with_surrogates(
-    steps: Sequence[Step], typed: Collection[str], norm: Norm, dataset: str | None
+    steps: Sequence[Step], typed: Collection[str], norm: Norm, dataset: str | None, shape: Sequence[int]
 ) -> tuple[tuple[Step, ...], list[str]]:
     """The steps, `transfer` with its surrogate settled, once their attacks have accepted their options.
 
@@ -67,12 +78,17 @@ def _with_surrogates(
         if step.attack != "transfer" or step.params["run"]:
             kept.append(step)
             continue
-        step, obstacle = _settled(step, typed, norm, dataset)
+        step, obstacle = _settled(step, typed, norm, dataset, shape)
         if obstacle:
             left_out.append(f"step {step.name} is left out: {obstacle}")
         else:
             kept.append(step)
     return tuple(kept), left_out
+
+
+def _sourceless(step: Step) -> bool:
+    """Is it a `transfer` whose images only a setting can name? Typed as a claim's attack it has no source of its own."""
+    return step.attack == "transfer" and not (step.params["surrogate"] or step.params["run"])
 
 
 def _check(step: Step) -> None:
@@ -82,16 +98,19 @@ def _check(step: Step) -> None:
         check(step.params)
 
 
-def _settled(step: Step, typed: Collection[str], norm: Norm, dataset: str | None) -> tuple[Step, str]:
+def _settled(
+    step: Step, typed: Collection[str], norm: Norm, dataset: str | None, shape: Sequence[int]
+) -> tuple[Step, str]:
     """A transfer step with the data set of its weights and an attack for the norm, and what stands in its way.
 
     What the user typed stays as it is. Else the weights are those for `dataset`; and `fmn`, which knows every norm,
-    makes the images where `by` does not support this one.
+    makes the images where `by` does not support this one. A surrogate that is not of the registry, or has weights of its
+    own, was typed: it is tried out on one image, and what is wrong with it is raised.
     """
     name, by = step.params["surrogate"], step.params["by"]
-    known = registry.defenses.load(name)
+    shipped = ":" not in name and not step.params["weights"]
     wanted = step.params["dataset"] if f"{step.name}.dataset" in typed else dataset
-    if wanted not in {*getattr(known, "zoo", ()), *getattr(known, "external", ())}:
+    if shipped and wanted not in _shipped(name):
         return step, f"no weights of {name} are at hand for these images"
     if f"{step.name}.by" not in typed and norm not in registry.attacks.load(by).norms:
         by = SURROGATE_IN_EVERY_NORM
@@ -99,8 +118,17 @@ def _settled(step: Step, typed: Collection[str], norm: Norm, dataset: str | None
         maker = registry.attacks.load(by)
     except MissingDependency as error:
         return step, str(error)
-    obstacle = "" if norm in maker.norms else f"attack {by} supports {', '.join(maker.norms)}, not {norm}"
-    return _with(step, dataset=wanted, by=by), obstacle
+    step = _with(step, dataset=wanted or "", by=by)
+    if norm not in maker.norms:
+        return step, f"attack {by} supports {', '.join(maker.norms)}, not {norm}"
+    if not shipped:
+        registry.tools.load("surrogate")(name, shape=shape, dataset=wanted or "", weights=step.params["weights"], by=by)
+    return step, ""
+
+
+def _shipped(name: str) -> set[str]:
+    known = registry.defenses.load(name)
+    return {*getattr(known, "zoo", ()), *getattr(known, "external", ())}
 
 
 def _with(step: Step, **params: Any) -> Step:

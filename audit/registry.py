@@ -155,3 +155,5 @@ references: Registry[Any] = Registry(
     "reference",
     {name: f"audit.references:{name.upper()}" for name in ("standard", "pgd_at")},
 )
+# What attacks and the torch-free core may call and not import.
+tools: Registry[Any] = Registry("tool", {"surrogate": "audit.surrogates:surrogate"})

@@ -26,17 +26,18 @@ TRIALS = 32
 CHECKED = 100  # survivors on which twice the steps are tried before all are
 MOST_DRAWS = 64
 CONVERGED = "nothing that asks for another attack; it remains to see whether more steps break more"
-SATURATED = ("vanishing_gradient", "saturated_softmax", "zero_gradient_in_attack")
+SATURATED = ("vanishing_gradient", "saturated_softmax", "zero_gradient_in_attack", "ce_precision")
 HIDDEN = (
     "shattered_gradient", "dynamic", "masked_gradient", "unstable_gradient", "exploding_gradient", "quantised_output",
     "softmax_output",
 )  # fmt: skip
 OUTDONE = (
     "black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative", "larger_eps_does_not_help",
-    "unstable_predictions",
+    "unstable_predictions", "local_linearity",
 )  # fmt: skip
 ROUGH = ("masked_gradient", "unstable_gradient")
 ANSWERS = ("dynamic", "quantised_output", "declared_test_time_optimisation")
+INNER = "inner"  # the way by transfer: images of least margin on the network inside, judged by the whole
 SUBSTITUTES = {"identity": "straight through", "binomial_blur": "a blur for", "learned": "a learned surrogate of"}
 UNFINISHED = ("incomplete_optimisation",)
 
@@ -108,6 +109,8 @@ def hidden_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
             for name, adapters, why in _ways(evidence)
         ]  # fmt: skip
     best = [r.step for r in evidence.trials[:2] if r.broken.any()]
+    if evidence.raised("dynamic"):  # the images that hurt the network inside most are tried on the whole in any case
+        best += [r.step for r in evidence.trials if r.step.name == f"try-{INNER}" and r.step not in best]
     used = [
         _step(step.name.replace("try-", "best-"), "apgd-margin", step.adapters, step.why.partition(";")[0])
         for step in best
@@ -134,9 +137,7 @@ def _ways(evidence: Evidence) -> list[tuple[str, tuple[AdapterSpec, ...], str]]:
     )
     ways: list[tuple[str, tuple[AdapterSpec, ...], str]] = []
     if inner:
-        ways.append(
-            ("inner", (AdapterSpec("inner", {"network": inner}),), f"images made on the network inside, {inner}")
-        )
+        ways.append((INNER, (AdapterSpec("inner", {"network": inner}),), f"images made on the network inside, {inner}"))
     shapes = profile.get("gradient_cut_shapes") or {}
     fits = all(shapes.get(path, {}).get("same", True) for path in cuts)
     for substitute, words in SUBSTITUTES.items():

@@ -68,7 +68,11 @@ class StepResult:
 
 @dataclass(frozen=True)
 class Results:
-    """A run as read back from its directory."""
+    """A run as read back from its directory.
+
+    outside: images that were broken, and each time with an answer that is no class of the images, as a detector's "rejected"
+    is: bool (n,); None where the classes are not recorded.
+    """
 
     plan: Plan
     correct: Bools
@@ -80,6 +84,7 @@ class Results:
     steps: tuple[StepResult, ...]
     missing: int
     checks: Mapping[str, Any]
+    outside: Bools | None = None
 
     @property
     def counted(self) -> tuple[StepResult, ...]:
@@ -199,7 +204,23 @@ def read_results(run_dir: Path) -> Results:
             best[ids[lower]], running[ids[lower]] = arrays["p_select"][lower], arrays["p"][lower]
         start = _start(step, steps, p_clean, clean)
         steps.append(_step_result(step, found[number], running.copy(), p_clean, start, done=lacking[number] == 0))
-    return Results(plan, correct, p_clean, bare_correct, label, prediction, logits, tuple(steps), missing, checks)
+    units = [unit for number, step in enumerate(plan.steps) if step.scope != "control" for unit in found[number]]
+    outside = _outside(len(plan.runtime.get("classes", ())), n, [arrays for arrays, _ in units])
+    return Results(
+        plan, correct, p_clean, bare_correct, label, prediction, logits, tuple(steps), missing, checks, outside
+    )
+
+
+def _outside(classes: int, n: int, units: Sequence[Arrays]) -> Bools | None:
+    """See `Results.outside`; classes: how many the images have, 0 where nobody recorded it."""
+    if not classes or not all("prediction" in arrays for arrays in units):
+        return None
+    fell, inside = np.zeros(n, bool), np.zeros(n, bool)
+    for arrays in units:
+        ids, broken = arrays["ids"], arrays["broken"]
+        fell[ids] |= broken
+        inside[ids] |= broken & (arrays["prediction"] < classes)
+    return fell & ~inside
 
 
 def _start(step: Step, before: Sequence[StepResult], p_clean: Floats, clean: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -93,6 +93,7 @@ def answered(steps: Iterable[Step], answers: str) -> tuple[Step, ...]:
     steps = tuple(steps)
     if answers == "gradient" or all(step.suite in ("claimed", *AUTOATTACK_SUITES) for step in steps):
         return steps
+    steps = tuple(step for step in steps if step.attack != "random-search" or step.limit is None)  # more of it follows
     there = {step.attack for step in steps}
     return (*steps, *(step for step in GRADIENT_FREE if step.attack not in there))
 

@@ -20,7 +20,7 @@ from audit.claims import Asked, chosen_line, expected_clean, meant, own_claims, 
 from audit.device import exact, find_device
 from audit.engine import Target, Watcher
 from audit.execution import execute
-from audit.filled import filled
+from audit.filled import filled, gives_way
 from audit.gates import profile, staged
 from audit.ledger import Arrays
 from audit.models.own import answers
@@ -137,7 +137,9 @@ def prepare(
     runtime = {
         "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "device": str(place),
         "weights": str(checkpoint.path), "data_source": images.source, "sources": record,
-        "unsupported": [*chosen.left_out, *omitted(chosen.steps, nature), *unsupported],
+        "unsupported": [
+            *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
+        ],
         "classes": list(images.classes), "paper_claims": [asdict(c) for c in own_claims(known)],
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip

@@ -57,12 +57,21 @@ ADAPTIVE_STEPS = (
     Step("square", "square", "adaptive", why="no gradient at all", late=True),
 )
 
+# Athalye et al. 2018, sign 4: cheap, because few survivors are tried with few draws, before what is dear.
+RANDOM_SEARCH = Step(
+    "random-search", "random-search", "adaptive", params={"n_draws": 200}, limit=100,
+    why="random points where gradients failed: 200 corners of the ball, 100 images",
+)  # fmt: skip
+
 STANDARD_STEPS = (
     Step("apgd-ce", "apgd-ce", "standard", why="AutoAttack 1 of 4"),
     Step("apgd-t", "apgd-t", "standard", why="AutoAttack 2 of 4"),
     Step("fab-t", "fab-t", "standard", why="AutoAttack 3 of 4"),
     Step("square", "square", "standard", why="AutoAttack 4 of 4"),
 )
+
+# What AutoAttack's "standard" sets otherwise under L1. FAB-T keeps nine classes; "plus" and "rand" are the same everywhere.
+UNDER_L1: Mapping[str, Mapping[str, int]] = {"apgd-ce": {"n_restarts": 5}, "apgd-t": {"n_target_classes": 5}}
 
 # AutoAttack's "plus". Its five restarts are those of the untargeted attacks.
 PLUS_STEPS = (
@@ -175,7 +184,7 @@ SUITES: Mapping[str, Suite] = {
         Suite("claimed", "the attacks of printed claims on the defense, AutoAttack as its four parts; else five on "
               "cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
-              (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
+              (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], RANDOM_SEARCH, UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
         Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
               controlled=True),
         Suite("full", "every attack that applies to the norm but eot-pgd, which is for random defenses, on 200 images",
@@ -195,9 +204,19 @@ def get_suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def steps_for(suite: str, defense: str) -> tuple[Step, ...]:
-    """The suite's steps, its claimed ones being those that the paper of `defense` ran. Raises UnknownName."""
+def standard(attack: str, norm: str) -> Mapping[str, int]:
+    """The options of a part of AutoAttack's "standard" that differ from the attack's defaults under a norm."""
+    return UNDER_L1.get(attack, {}) if norm == "L1" else {}
+
+
+def steps_for(suite: str, defense: str, norm: str = "Linf") -> tuple[Step, ...]:
+    """The suite's steps under a norm, its claimed ones being those that the paper of `defense` ran.
+
+    Raises UnknownName.
+    """
     found = get_suite(suite).steps
+    if suite == "standard":
+        return tuple(replace(step, params={**step.params, **standard(step.attack, norm)}) for step in found)
     own = CLAIMED_BY.get(defense)
     if own is None or not any(step.suite == "claimed" for step in found):
         return found

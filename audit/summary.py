@@ -13,6 +13,7 @@ import numpy as np
 
 from audit.curves import Curve, curves
 from audit.diagnoses import diagnose
+from audit.diagnoses.kind import kind_of_masking, masking
 from audit.leaderboard import placement
 from audit.paired import Paired, compare, references_of
 from audit.results import Results, StepResult, read_results
@@ -148,6 +149,7 @@ class Audit:
             "curves": [_curve(curve) for curve in curves(self.results)],
             "rounds": [_round(found) for found in plan.rounds],
             "diagnoses": [asdict(d) for d in self.diagnoses],
+            "masking": {"kind": kind_of_masking(self.results), "words": masking(self.results)},
             "verdict": asdict(self.verdict),
             "totals": {
                 "forwards": sum(r.forwards for r in self.results.steps),

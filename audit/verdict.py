@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audit.diagnoses.kind import kind_of_masking
+from audit.diagnoses.kind import NONE, masking
 from audit.results import Bools, Floats, Results
 from audit.routes import end_to_end_ran
 from audit.stats import clopper_pearson, estimate, paired_interval, total
@@ -31,13 +31,6 @@ OBSTACLES = frozenset(
         "too_few_classes",
     }
 )
-KINDS = {
-    "dynamic": "dynamic: the defense takes gradients while it answers",
-    "shattered": "shattered: the gradient is missing or false",
-    "stochastic": "stochastic: the gradient is random",
-    "vanishing": "vanishing: the loss saturates",
-    "exploding": "exploding: the gradient overflows",
-}
 NAMES = {
     "vanishing_gradient": "vanishing gradients",
     "shattered_gradient": "shattered gradients",
@@ -66,15 +59,15 @@ def judge_claim(claim: Claim | None, results: Results, diagnoses: Sequence[Diagn
     """The verdict on `claim`; None means that neither a number was claimed nor the claimed attacks were measured."""
     unknown = int(unknown_images(results).sum())
     if claim is None:
-        return Verdict("inconclusive", (f"no claim to judge: {_why_no_claim(results)}",), unknown)
+        return Verdict("inconclusive", (f"no claim to judge: {_why_no_claim(results)}", *_masking(results)), unknown)
     found = _measured(claim, results) if claim.basis == "measured" else _stated(claim, results)
     if found.refuted and not found.doubts and _intact(results, diagnoses):
         return Verdict("refuted", (f"Refuted: {found.numbers}", *_masking(results), *_causes(diagnoses)), unknown)
     obstacles = _obstacles(found, results, diagnoses)
     if obstacles or not found.upheld:
-        return Verdict("inconclusive", (f"Inconclusive: {found.numbers}", *obstacles), unknown)
+        return Verdict("inconclusive", (f"Inconclusive: {found.numbers}", *_masking(results), *obstacles), unknown)
     earned = "every control and blocking diagnosis is clear or resolved"
-    return Verdict("upheld", (f"Upheld: {found.numbers}", earned), unknown)
+    return Verdict("upheld", (f"Upheld: {found.numbers}", *_masking(results), earned), unknown)
 
 
 def rejected_images(results: Results) -> Bools:
@@ -115,6 +108,8 @@ def _intact(results: Results, diagnoses: Sequence[Diagnosis]) -> bool:
     checks = results.checks
     if "rejects" in results.plan.identity.get("traits", ()):
         return False  # which class means "rejected" is not known here, so a rejected image would count as broken
+    if any(d.name == "reject_class" and d.status == "flagged" for d in diagnoses):
+        return False  # nor here, where nobody declares it
     if not checks.get("model_unchanged", True):
         return False
     fails = any(d.name == "run_integrity" and d.status == "flagged" for d in diagnoses)
@@ -235,8 +230,8 @@ def _obstacles(found: Comparison, results: Results, diagnoses: Sequence[Diagnosi
 
 
 def _masking(results: Results) -> list[str]:
-    kind = kind_of_masking(results)
-    return [f"gradient masking, {KINDS[kind]}"] if kind else []
+    found = masking(results)
+    return [] if found == NONE else [f"gradient masking, {found}"]
 
 
 def _causes(diagnoses: Sequence[Diagnosis]) -> list[str]:

@@ -109,7 +109,7 @@ def _row(entry: Entry) -> list[str]:
     data, claim = entry.data, entry.data["claim"]
     interval = data["adaptive"]["interval"]
     return [
-        entry.name, data["verdict"]["outcome"], opening.kind(entry.audit.results) or "none found", headline(data, "clean"),
+        entry.name, data["verdict"]["outcome"], data["masking"]["words"], headline(data, "clean"),
         "none" if claim is None else f"{claim['robust_acc']:.1%}" + (" (measured)" if claim["basis"] == "measured" else ""),
         headline(data, "claimed"), headline(data, "adaptive"),
         "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}",

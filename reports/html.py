@@ -47,7 +47,6 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         r=data,
         page=page_parts(pages),
         scale_rows=opening.scale(data),
-        kind=opening.kind(audit.results),
         claim_line=claim_line(data),
         reproduce=reproduce(data),
         routes=[(family["attack"], *route_cells(family)) for family in data["routes"]],

@@ -30,7 +30,7 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         f"# {_cell(data['defense']['name'])}: {verdict['outcome']}", "",
         *([f"This run is not finished: {data['run']['missing_units']} units are missing.", ""] if data["run"]["missing_units"] else []),
         *(f"- {_cell(reason)}" for reason in verdict["reasons"]), "",
-        f"{_cell(claim_line(data))}", "",
+        f"Kind of gradient masking: {_cell(data['masking']['words'])}.", "", f"{_cell(claim_line(data))}", "",
         "| | accuracy | 95 % interval | n |", "|---|---|---|---|",
         *(_estimate(name, data) for name in ("clean", "claimed", "adaptive")), "",
         f"{data['threat']['norm']}, eps {data['threat']['eps_text']}, seed {data['run']['seed']}, "

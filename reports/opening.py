@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from audit.diagnoses.kind import kind_of_masking
-from audit.results import Results
-from audit.verdict import KINDS
 from reports.wording import headline, percent
 
 ROWS = (
@@ -42,9 +39,3 @@ def _row(colour: str, name: str, words: str, value: float | None, interval: Any,
         "colour": colour, "name": name, "words": words, "place": place, "note": note,
         "range": None if interval is None or place is None else (low, high - low),
     }  # fmt: skip
-
-
-def kind(results: Results) -> str:
-    """The kind of gradient masking in a few words; empty where none was found."""
-    found = kind_of_masking(results)
-    return KINDS[found] if found else ""

@@ -2,7 +2,9 @@
 
 The attack that is registered here, and the attack of the same name in another library with the same parameters, on
 the same 64 embedded images of three zoo models; both judged by the same Oracle after projection. They draw other random
-numbers, so they must agree within noise: an exact McNemar test on the images that only one of them breaks.
+numbers, so single images differ; what must be shown is that the share left standing does not. A test that finds no
+difference shows nothing on 64 images (McNemar's cannot reject at 1 % with fewer than eight that differ), so the burden
+lies the other way: the interval of the difference must lie within a margin (Schuirmann 1987, two one-sided tests).
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ from audit import registry
 from audit.geometry import distance, project
 from audit.oracle import Oracle
 from audit.rng import Stream
-from audit.stats import mcnemar
+from audit.stats import clopper_pearson
 from audit.types import Norm, ThreatModel, show_eps
 
 MODELS = {"undefended": 8 / 255, "pgd_at": 0.1, "super_fitting": 8 / 255}  # Linf radii
+MARGIN = 0.15  # of the images: three of 58 that only one attack breaks pass, four do not; of 48 two and three
 L2_RADII = {"undefended": 0.5, "pgd_at": 1.5, "super_fitting": 0.5}
 IMAGES, SEED = 64, 0
 Other = Callable[[nn.Module, Tensor, Tensor, ThreatModel], Tensor]
@@ -64,7 +67,10 @@ def foolbox_cw(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> T
 
 @dataclass(frozen=True)
 class Pair:
-    """A registered attack with its options, and the same in another library."""
+    """A registered attack with its options, and the same in another library.
+
+    weaker: by how much more than `MARGIN` ours may fall behind, where a difference is known and said in the docs.
+    """
 
     name: str
     attack: str
@@ -72,19 +78,20 @@ class Pair:
     norm: Norm
     library: str
     other: Other
+    weaker: float = 0.0
 
 
 PAIRS = (
     Pair("PGD-20", "pgd", {"steps": 20, "rel_stepsize": 0.1}, "Linf", "foolbox", foolbox_pgd),
     Pair("APGD-CE", "apgd-ce", {"n_iter": 100}, "Linf", "torchattacks", torchattacks_apgd),
     Pair("Square, 1,000 queries", "square", {"n_queries": 1000, "rescale": 1}, "Linf", "ART", art_square),
-    Pair("C&W L2", "cw-l2", {"steps": 40, "search_steps": 6}, "L2", "foolbox", foolbox_cw),
+    Pair("C&W L2", "cw-l2", {"steps": 40, "search_steps": 6}, "L2", "foolbox", foolbox_cw, weaker=0.1),
 )
 
 
 @dataclass(frozen=True)
 class Row:
-    """Images left standing by each, of `correct` correctly classified ones, and the paired test."""
+    """Images left standing by each, of `correct` correctly classified ones, and those that only one of them left."""
 
     pair: Pair
     model: str
@@ -92,15 +99,32 @@ class Row:
     correct: int
     ours: int
     others: int
-    p_value: float
+    only_ours: int
+    only_others: int
     median: tuple[float, float]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """At least 90 % interval of the share left by ours less that left by the other.
+
+        Each bound joins two exact bounds, of 97.5 % each, on the two kinds of images that differ; so each errs in at most
+        5 % of cases, however few images differ.
+        """
+        ours, others = (clopper_pearson(count, self.correct) for count in (self.only_ours, self.only_others))
+        return ours[0] - others[1], ours[1] - others[0]
+
+    @property
+    def agrees(self) -> bool:
+        low, high = self.interval
+        return low >= -MARGIN and high <= MARGIN + self.pair.weaker
 
     def __str__(self) -> str:
         far = f"{self.median[0]:.3f}, {self.median[1]:.3f}" if self.pair.norm == "L2" else ""
         own = registry.attacks.load(self.pair.attack).library
+        low, high = (f"{100 * bound:+.0f}" for bound in self.interval)
         return (
             f"| {self.pair.name} | {own}, {self.pair.library} | {self.model} | {self.threat.norm} {show_eps(self.threat.eps)} | "
-            f"{self.correct} | {self.ours} | {self.others} | {self.p_value:.2f} | {far} |"
+            f"{self.correct} | {self.ours} | {self.others} | {self.only_ours}, {self.only_others} | {low} to {high} | {far} |"
         )
 
 
@@ -117,10 +141,10 @@ def compare(pair: Pair, name: str) -> Row:
     ours = registry.attacks.load(pair.attack)(model, x, y, threat, seed=SEED, **pair.options)
     with Stream(SEED), torch.enable_grad():
         theirs = pair.other(model, x.clone(), y.clone(), threat).detach().float()
-    stands = [oracle.judge(project(c, x, threat), y).correct.numpy() for c in (ours, theirs)]
+    mine, other = (oracle.judge(project(c, x, threat), y).correct.numpy() for c in (ours, theirs))
     far = (float(distance(c, x, threat.norm).median()) for c in (ours, theirs))
-    counts = (int(mask.sum()) for mask in stands)
-    return Row(pair, name, threat, len(x), *counts, mcnemar(*stands), tuple(far))  # type: ignore[arg-type]
+    counts = (int(mask.sum()) for mask in (mine, other, mine & ~other, other & ~mine))
+    return Row(pair, name, threat, len(x), *counts, median=tuple(far))  # type: ignore[arg-type]
 
 
 def rows() -> Iterator[Row]:
@@ -132,9 +156,10 @@ def rows() -> Iterator[Row]:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     print(
-        "| attack | libraries | model | threat | correct | left by the first | left by the second | p | median L2 distances |"
+        "| attack | libraries | model | threat | correct | left by the first | left by the second | only by one of them | "
+        "difference, 90 % | median L2 distances |"
     )
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
     for row in rows():
         print(row, flush=True)
 

@@ -1,4 +1,5 @@
-"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [NAME ...]`.
+"""The matrix of patients and diagnoses: `python -m tests.matrix [--suite adaptive] [--seed 0] [--quick] [-n 24]
+[NAME ...]`.
 
 Each patient (`tests.patients`) is audited as any model is, by nothing but what it answers. Printed is one line a patient:
 the flaw planted, what was raised, how much robust accuracy the audit leaves and how much the attack by hand does. The
@@ -56,12 +57,14 @@ class Row:
         )
 
 
-def examined(patient: Patient, suite: str, seed: int, out: Path) -> Row:
-    """Audit a patient on its own images; the models of known answer are left out, they are the same for all."""
-    x, y = patient.images()
+def examined(patient: Patient, suite: str, seed: int, out: Path, n: int | None = None) -> Row:
+    """Audit a patient on its own images, or the first n; the models of known answer are left out, they are the same for
+    all.
+    """
+    x, y = patient.images(n)
     audit = run(
         model=patient.build(), data=(x, y), suite=suite, n=len(x), eps=patient.eps, seed=seed, out=out,
-        claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean, traits=sorted(patient.traits),
+        claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
     )  # fmt: skip
     return Row(patient, audit)
 
@@ -76,9 +79,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--suite", default="diagnose")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", type=int, help="the first n images (default: as many as the patient's figures are for)")
+    parser.add_argument(
+        "--quick", action="store_true", help="without the binarisation test, which costs random models minutes"
+    )
     parser.add_argument("names", nargs="*")
     asked = parser.parse_args()
     execution.run_controls = lambda plan, device: []  # type: ignore[assignment]
+    if asked.quick:
+        execution.binarised = lambda plan, prepared: []  # type: ignore[assignment]
     print(
         "| patient | planted | kind | blocks besides | CE attacks leave | audit leaves | by hand | verdict | |\n"
         + "|---" * 9
@@ -86,7 +95,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         for patient in models(asked.names):
-            print(examined(patient, asked.suite, asked.seed, Path(folder) / patient.name), flush=True)
+            print(examined(patient, asked.suite, asked.seed, Path(folder) / patient.name, asked.n), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
@@ -225,6 +226,34 @@ def trains(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed:
     return good.function(model, x, y, threat, seed=seed)
 
 
+@_planted("retrains")
+def retrains(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Moves a weight, in the mode that it found."""
+    with torch.no_grad():
+        next(model.parameters()).mul_(0.99)
+    return good.function(model, x, y, threat, seed=seed)
+
+
+@_planted("counts-in-a-buffer")
+def counts(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Leaves a buffer behind, as a wrapper that keeps statistics would."""
+    model.register_buffer("seen", torch.tensor(float(len(x))))
+    return good.function(model, x, y, threat, seed=seed)
+
+
+@_planted("traces")
+def traces(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Watches the calls of the process, as AutoAttack's checks do, and goes on doing so."""
+    sys.settrace(lambda frame, event, argument: None)
+    return good.function(model, x, y, threat, seed=seed)
+
+
+@_planted("overwrites")
+def overwrites(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Writes its result over the images that it was given."""
+    return x.data.copy_(good.function(model, x.clone(), y, threat, seed=seed))
+
+
 @_planted("forgets-seed")
 def forgets_seed(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
     """Draws from a generator that no seed governs."""
@@ -271,7 +300,10 @@ class Unwrapped:
     def __call__(
         self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, **options: object
     ) -> Tensor:
-        return self.inner.function(model, x.clone(), y, threat, seed=seed).detach()
+        return self.inner.function(
+            model, x if self.name.endswith("overwrites") else x.clone(), y, threat, seed=seed
+        ).detach()
 
 
 unwrapped_nan, unwrapped_cropped, unwrapped_reseeds = Unwrapped(nan), Unwrapped(cropped), Unwrapped(reseeds)
+unwrapped_overwrites = Unwrapped(overwrites)

@@ -1,5 +1,6 @@
 """Every attack of the registry keeps the contract, and a bad one is caught or fenced in."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -158,6 +159,10 @@ def test_a_good_attack_passes():
         (planted.leaves_ball, "left the ball"),
         (planted.never_clips, "on black and white images, left the box: pixels"),
         (planted.trains, "changed the model's mode"),
+        (planted.retrains, "changed the model's mode, parameters or buffers"),
+        (planted.counts, "changed the model's mode, parameters or buffers"),
+        (planted.traces, "changed the trace function"),
+        (planted.unwrapped_overwrites, "changed the images or labels that it was given"),
         (planted.forgets_seed, "different images under the same seed"),
         (planted.unwrapped_nan, "NaN"),
         (planted.unwrapped_cropped, "shape"),
@@ -166,8 +171,18 @@ def test_a_good_attack_passes():
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_a_bad_attack_is_caught(attack, sentence):
-    with pytest.raises(AssertionError, match=sentence):
-        check_attack(attack)
+    watching = sys.gettrace()
+    try:
+        with pytest.raises(AssertionError, match=sentence):
+            check_attack(attack)
+    finally:
+        sys.settrace(watching)
+
+
+def test_a_minimal_attack_that_fills_its_ball_is_caught():
+    """It breaks them all, and farther off than 1.25 times the distance of each, which eps is for the farthest alone."""
+    with pytest.raises(AssertionError, match=r"broke [0-5] of 6 images within 1.25 times the distance"):
+        check_attack(replace(planted.good, kind="minimal"))
 
 
 def test_leaving_the_box_is_caught():

@@ -77,6 +77,15 @@ def test_autoattack_is_its_four_parts_each_on_what_those_before_it_left():
     assert not any(s.after for s in choose("adaptive", "tpap", "cifar10", "Linf").steps)  # it has dearer parts itself
 
 
+def test_a_claimed_autoattack_takes_more_restarts_and_fewer_targets_under_L1():
+    steps = choose("adaptive", "undefended", "fashion_mnist", "L1", attack="autoattack").steps
+    parts = {s.attack: s for s in steps if s.suite == "claimed" and s.why != "Auto-PGD on CE, 100 iterations"}
+    assert parts["apgd-ce"].params == {"n_iter": 100, "n_restarts": 5}
+    assert parts["apgd-t"].params == {"n_target_classes": 5}
+    assert (parts["fab-t"].params, parts["square"].params) == ({}, {})
+    assert parts["square"].after == (parts["apgd-ce"].name, "claimed-apgd-t", "claimed-fab-t")
+
+
 def test_a_part_that_is_claimed_by_itself_too_runs_on_every_image():
     steps = {s.name: s for s in choose("claimed", "co_noise", "fashion_mnist", "Linf").steps}
     assert steps["claimed-apgd-t"].after == ()
@@ -266,6 +275,22 @@ def test_a_line_whose_weights_are_not_shipped_says_what_to_type():
     )
     assert meant("tpap-t2-r1-pgd20", None, None, at_hand=True) == ("tpap", "cifar10")
     assert meant(None, None, None, at_hand=False) == (None, None)
+
+
+@pytest.mark.parametrize("line", [c for c in papers.all_claims() if "cannot be run" in c.note], ids=lambda c: c.id)
+def test_a_line_that_no_attack_fits_is_refused_first_and_says_why(line):
+    """Not with the weights that are missing, of which the user could bring some in vain."""
+    with pytest.raises(BadInput) as said:
+        meant(line.id, None, None, at_hand=False)
+    reason = "which C&W attack" if line.attack == "cw" else "towards which class"
+    assert reason in str(said.value)
+    assert "--weights" not in str(said.value)
+
+
+def test_the_lines_that_no_attack_fits_are_marked_in_the_data():
+    marked = {c.id for c in papers.all_claims() if "cannot be run" in c.note}
+    assert marked == {c.id for c in papers.all_claims() if c.attack == "cw" or "targeted" in c.params}
+    assert len(marked) == 10
 
 
 def test_a_run_of_a_line_alone_is_for_its_defense_and_data_set():

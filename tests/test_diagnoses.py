@@ -28,6 +28,7 @@ OPTIONAL = (
     "more_steps_help",
     "transfer_failure",
     "binarisation",
+    "reject_class",
     "reference_controls",
 )  # not in this run
 ALL = tuple(name for name in diagnoses.INDEX if name != "end_to_end" and not name.startswith("declared_"))

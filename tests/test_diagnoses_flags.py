@@ -9,8 +9,9 @@ import pytest
 
 from audit import diagnoses
 from audit.diagnoses import INDEX, diagnose, kind_of_masking
+from audit.diagnoses.kind import NONE, masking
 from audit.diagnoses.pintor import indicator_4
-from audit.results import Results, StepResult
+from audit.results import Results, StepResult, _outside
 from audit.types import TRAITS
 from audit.verdict import judge_claim
 from tests.built import EXAMINED, HEALTHY, MEASURED, built, claimed, control, mask, ran
@@ -32,6 +33,14 @@ def shares(**changed: float) -> dict:
     return {"loss_gradients": {**EXAMINED["loss_gradients"], "margin": {**HEALTHY, **changed}}}
 
 
+def ce(**changed: float) -> dict:
+    return {"loss_gradients": {**EXAMINED["loss_gradients"], "ce": {**HEALTHY, **changed}}}
+
+
+def bent(gap: float) -> dict:
+    return {"linearity_gap": {"0.01": 0.1, "0.1": gap, "1": 0.9}}
+
+
 def curved(*left: float) -> dict:
     return {"eps_curve": [{"eps": 0.1 * (i + 1), "accuracy": a} for i, a in enumerate(left)]}
 
@@ -48,6 +57,7 @@ def curved(*left: float) -> dict:
         ("masked_gradient", sloped(0.4, 0.99), sloped(0.39, 0.99), True),
         ("unstable_gradient", sloped(0.3, 0.7), sloped(0.3, 0.69), True),
         ("unstable_predictions", {"loss_change": 0.1}, {"loss_change": 0.11}, False),
+        ("local_linearity", bent(0.4), bent(0.41), False),
         ("batch_dependent", {"batch_difference": 1e-4}, {"batch_difference": 2e-4, "batch_flips": 0.5}, True),
         ("stateful", {}, {"stateful": True, "state_changes": ["asked"], "state_drift": 0.0}, True),
         ("quantised_output", {"distinct_logits": 0.5}, {"distinct_logits": 0.49}, False),
@@ -84,7 +94,8 @@ def test_a_run_older_than_the_examination_measures_nothing_and_blocks_nothing():
     found = diagnose(results)
     late = [d for d in found if "older than the measurement" in d.sentence]
     assert {d.name for d in late} == {
-        "dynamic", "exploding_gradient", "masked_gradient", "unstable_gradient", "unstable_predictions",
+        "dynamic", "exploding_gradient", "masked_gradient", "unstable_gradient", "unstable_predictions", "ce_precision",
+        "sign_of_zero", "local_linearity",
         "larger_eps_does_not_help", "batch_dependent", "stateful", "quantised_output",
     }  # fmt: skip
     assert not any(d.blocking for d in found if d.status == "not_measured")
@@ -92,10 +103,19 @@ def test_a_run_older_than_the_examination_measures_nothing_and_blocks_nothing():
 
 
 @pytest.mark.parametrize(
-    "name", ["exploding_gradient", "masked_gradient", "unstable_gradient", "larger_eps_does_not_help"]
-)
+    "name",
+    [
+        "exploding_gradient", "masked_gradient", "unstable_gradient", "larger_eps_does_not_help", "ce_precision",
+        "sign_of_zero", "local_linearity",
+    ],
+)  # fmt: skip
 def test_without_a_gradient_there_is_nothing_to_compare(name):
-    gone = dict.fromkeys(("loss_gradients", "difference_cosine", "slope_agreement", "eps_curve"))
+    gone = dict.fromkeys(
+        (
+            "loss_gradients", "difference_cosine", "slope_agreement", "eps_curve", "ce_cosine_float64",
+            "ce_cosine_rescaled", "linearity_gap",
+        )
+    )  # fmt: skip
     found = getattr(diagnoses, name)(built(profile={**gone, "gradient_cut": True}))
     assert (found.status, found.blocking) == ("not_measured", False)
     assert "older" not in found.sentence
@@ -281,11 +301,112 @@ def test_an_image_on_which_one_of_the_pair_crashed_says_nothing():
     assert status_of("one_step_beats_iterative", built(fast(100), crashed)) == "clear"
 
 
-@pytest.mark.parametrize(("extra", "status"), [(0, "clear"), (5, "clear"), (6, "flagged")])
+def test_precision_says_both_cosines_and_a_random_model_is_compared_with_rescaled_logits_alone():
+    poor = {"ce_cosine_float64": 0.1, "ce_cosine_rescaled": 0.9}
+    found = diagnoses.ce_precision(built(profile=poor))
+    assert (found.status, found.value) == ("flagged", 0.1)
+    assert "0.10 with the one in float64 and a median cosine of 0.90" in found.sentence
+    random = diagnoses.ce_precision(built(profile={**poor, "max_draw_difference": 0.1}))
+    assert (random.status, random.value) == ("clear", 0.9)
+
+
+@pytest.mark.parametrize(
+    ("name", "healthy", "flaw"),
+    [
+        ("ce_precision", {"ce_cosine_float64": 0.5}, {"ce_cosine_float64": 0.49}),
+        ("ce_precision", {"ce_cosine_rescaled": 0.5}, {"ce_cosine_rescaled": 0.49}),
+        ("sign_of_zero", ce(zero_pixels=0.5), ce(zero_pixels=0.51)),
+    ],
+)
+def test_symptoms_of_a_gradient_that_vanishes_do_not_block(name, healthy, flaw):
+    assert status_of(name, built(claimed(), profile=healthy)) == "clear"
+    found = [d for d in diagnose(built(claimed(), SQUARE, control(), profile=flaw)) if d.status == "flagged"]
+    assert [(d.name, d.blocking) for d in found] == [(name, False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "flaw", "steps"),
+    [
+        ("ce_precision", {"ce_cosine_float64": 0.0}, (ran("apgd-margin"), control())),
+        ("sign_of_zero", ce(zero_pixels=1.0), (ran("apgd-margin"), control())),
+        ("sign_of_zero", ce(zero_pixels=1.0), (BPDA,)),
+        ("local_linearity", bent(0.9), (SPSA, SQUARE, control())),
+    ],
+)
+def test_what_resolves_the_symptoms(name, flaw, steps):
+    assert status_of(name, built(profile=flaw)) == "flagged"
+    assert status_of(name, built(*steps, profile=flaw)) == "resolved"
+
+
+# a class that no image has
+
+
+def eleven(outside: int, outputs: int = 11, broken: int = 500) -> Results:
+    results = built(claimed(), ran("apgd-margin", mask((0, broken))), SQUARE, control(), profile={"classes": outputs})
+    plan = replace(results.plan, runtime={"classes": [str(i) for i in range(10)]})
+    return replace(results, plan=plan, outside=mask((0, outside)))
+
+
+@pytest.mark.parametrize(
+    ("results", "status"),
+    [
+        (eleven(51), "flagged"),
+        (eleven(50), "clear"),
+        (eleven(500, outputs=12), "clear"),  # trained on more classes
+        (eleven(0, outputs=10), "clear"),
+        (eleven(0, broken=0), "clear"),
+        (replace(eleven(51), outside=None), "not_measured"),
+    ],
+)
+def test_one_output_too_many_in_which_attacks_end(results, status):
+    assert status_of("reject_class", results) == status
+
+
+def test_what_may_be_a_rejection_refutes_and_upholds_nothing():
+    verdicts = [judge_claim(MEASURED, r, diagnose(r)) for r in (eleven(51), eleven(50))]
+    assert [v.outcome for v in verdicts] == ["inconclusive", "refuted"]
+    assert any("51 end in the one that no image has" in reason for reason in verdicts[0].reasons)
+
+
+def test_an_answer_outside_the_classes_counts_until_another_attack_gets_one_inside():
+    ids = np.arange(4)
+    first = {"ids": ids, "broken": np.array([1, 1, 0, 1], bool), "prediction": np.array([10, 10, 10, 3])}
+    second = {"ids": ids[1:2], "broken": np.array([True]), "prediction": np.array([2])}
+    assert _outside(10, 4, [first]).tolist() == [True, True, False, False]
+    assert _outside(10, 4, [first, second]).tolist() == [True, False, False, False]
+    assert _outside(0, 4, [first]) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "hint"),
+    [
+        ({"0,255": 0.9, "-1,1": 0.4}, "--value-range 0,255"),
+        ({"0,255": None, "-1,1": 0.9}, "--value-range -1,1"),
+        ({"0,255": 0.3, "-1,1": None}, "normalised twice"),
+    ],
+)
+def test_the_handshake_names_the_range_that_the_model_seems_to_expect(shares, hint):
+    wrong = {"prediction": np.where(mask((0, 150)), 0, 1), "profile": {"right_in_range": shares}}
+    assert hint in diagnoses.clean_accuracy_handshake(built(**wrong)).sentence
+    unknown = diagnoses.clean_accuracy_handshake(built(**wrong, expected=None)).sentence
+    assert ("value-range" in unknown) == ("value-range" in hint)
+    healthy = diagnoses.clean_accuracy_handshake(built(profile={"right_in_range": {"0,255": 0.5}}))
+    assert "value-range" not in healthy.sentence
+
+
+@pytest.mark.parametrize(("extra", "status"), [(0, "clear"), (6, "clear"), (7, "flagged")])
 def test_random_search_beats_gradient(extra, status):
     step = ran("random-search", mask((0, extra)), attack="random-search")
     assert status_of("random_search_beats_gradient", built(ran("apgd-margin"), step)) == status
     assert status_of("random_search_beats_gradient", built(replace(step, done=False))) == "not_measured"
+
+
+def test_random_search_on_some_survivors_is_counted_up_to_all():
+    some = ran("random-search", mask((0, 7)), attack="random-search", attacked=mask((0, 100)))
+    found = diagnoses.random_search_beats_gradient(built(ran("apgd-margin", mask((800, 900))), some))
+    assert found.value == pytest.approx(0.07 * 0.8)
+    assert (found.samples, found.status) == (100, "flagged")
+    assert "McNemar" in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -388,9 +509,23 @@ def test_kind_of_masking(profile, kind):
     assert kind_of_masking(built(BPDA, ran("apgd-margin"), control(), profile=profile)) == kind  # resolved or not
     verdict = judge_claim(MEASURED, results, diagnose(results))
     assert verdict.outcome == "refuted"
+    open_claim = replace(MEASURED, tolerance=0.9)  # no gap is wide enough for it
+    said = judge_claim(open_claim, replace(results, missing=1), diagnose(results))
+    assert said.outcome == "inconclusive"
+    assert any(reason == f"gradient masking, {masking(results)}" for reason in said.reasons) == (kind is not None)
     assert any(kind and reason.startswith(f"gradient masking, {kind}") for reason in verdict.reasons) == (
         kind is not None
     )
+
+
+def test_the_words_for_the_kind_tell_whether_images_of_the_bare_network_transfer():
+    assert masking(built(claimed())) == NONE
+    dynamic = {"dynamic": True}
+    assert "transfer" not in masking(built(moved(500, 500), profile=dynamic, staged=True))
+    for steps in ((moved(500, 400),), (moved(500, 400), BPDA)):  # resolved or not
+        said = masking(built(*steps, profile=dynamic, staged=True))
+        assert said.startswith("dynamic")
+        assert said.endswith("do not transfer")
 
 
 def test_every_diagnosis_is_in_the_index_and_the_other_way_round():

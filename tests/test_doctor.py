@@ -25,7 +25,7 @@ def test_every_dependency_and_extra_of_the_project_is_listed():
     for extra in EXTRAS:
         listed = {name for name, _, of, _ in doctor.LIBRARIES if of == extra}
         assert listed == named(PROJECT["optional-dependencies"][extra])
-    assert set(PROJECT["optional-dependencies"]) == {*EXTRAS, "all", "dev", "docs"}
+    assert set(PROJECT["optional-dependencies"]) == {*EXTRAS, "all", "dev"}
 
 
 def test_every_registered_attack_and_adapter_is_listed_with_its_library():

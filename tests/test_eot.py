@@ -422,3 +422,35 @@ def test_an_unknown_name(wrong):
 def test_a_plan_may_write_whole_numbers_as_floats():
     model, (x, _) = noisy(), images(TinyCNN())
     assert torch.equal(Eot(model, k=4.0, seed=2.0, max_batch=64.0)(x), Eot(model, k=4, seed=2, max_batch=64)(x))
+
+
+class OncePerBatch(torch.nn.Module):
+    """Adds one number to the whole batch, another in each pass; counts its passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        shift = torch.randn(())
+        self.seen.append((len(x), float(shift)))
+        return x.flatten(1)[:, :3] + shift
+
+
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("max_batch", [3, 1024])
+def test_a_draw_that_serves_the_whole_batch_is_taken_k_times(n, max_batch):
+    model = Eot(OncePerBatch(), k=6, max_batch=max_batch)
+    x = torch.rand(n, 1, 2, 2)
+    model(x)  # finds out
+    model.model.seen.clear()
+    answer = model(x)
+    assert [rows for rows, _ in model.model.seen] == [n] * 6
+    mean = sum(shift for _, shift in model.model.seen) / 6
+    assert torch.allclose(answer, x.flatten(1)[:, :3] + mean, atol=1e-6)
+
+
+def test_even_the_first_answer_is_a_mean_over_draws():
+    torch.manual_seed(0)
+    answers = torch.stack([Eot(OncePerBatch(), k=50)(torch.zeros(2, 1, 2, 2))[0, 0] for _ in range(40)])
+    assert float(answers.std()) < 0.3  # one draw has 1, a mean of 50 has 0.14

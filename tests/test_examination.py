@@ -13,6 +13,7 @@ from audit.examination import examine
 from audit.examination.behaviour import Memory, batches, rounding, seeded
 from audit.examination.frozen import Frozen
 from audit.examination.nearby import stability
+from audit.examination.ranges import other_ranges
 from audit.examination.reach import eps_curve, pixel_radius
 from audit.examination.slopes import differences
 from audit.examination.vanishing import gradients
@@ -25,7 +26,7 @@ KEYS = {
     "examined", "random_by_seed", "repeats_correct", "repeats_difference", "dynamic", "dynamic_in", "enables_gradients",
     "gradient_cut", "gradient_cut_at", "gradient_cut_shapes", "front_at", "bare_network_at", "gradient_snr", "draws_for_snr",
     "logit_range", "distinct_logits", "logit_step", "loss_gradients", "softmax_saturated", "ce_cosine_float64",
-    "ce_cosine_rescaled", "difference_cosine", "difference_ratio", "slope_agreement", "loss_change", "linearity_gap", "gradient_cosine",
+    "ce_cosine_rescaled", "difference_cosine", "difference_ratio", "slope_agreement", "loss_change", "linearity_gap", "gradient_cosine", "right_in_range",
     "eps_curve", "batch_difference", "batch_flips", "state_changes", "state_drift", "stateful",
 }  # fmt: skip
 
@@ -328,3 +329,24 @@ def test_a_masked_gradient_breaks_less_than_an_honest_one():
     honest, masked = TinyCNN(), Masked()
     left = [eps_curve(*posed(m, 32), ThreatModel("Linf", 0.1))["eps_curve"][1]["accuracy"] for m in (honest, masked)]
     assert left[0] < left[1]
+
+
+class Stretched(torch.nn.Module):
+    """Expects pixels from 0 to `top`, and takes none above `most`."""
+
+    def __init__(self, body, top, most=1e9):
+        super().__init__()
+        self.body, self.top, self.most = body, top, most
+
+    def forward(self, x):
+        if float(x.max()) > self.most:
+            raise ValueError("pixels too large")
+        return self.body(x / self.top)
+
+
+def test_other_ranges_of_pixels_are_tried():
+    model = TinyCNN()
+    x, y = images(model, 12)
+    found = other_ranges(Stretched(model, 255), x, y, seed=0)["right_in_range"]
+    assert found["0,255"] == 1.0
+    assert other_ranges(Stretched(model, 1, most=2), x, y, seed=0)["right_in_range"]["0,255"] is None

@@ -11,11 +11,12 @@ import torch
 from audit import registry
 from audit.claimed import typed
 from audit.errors import BadInput, MissingDependency, UnknownName, Unsupported
-from audit.filled import filled
+from audit.filled import filled, gives_way
 from audit.ledger import Ledger
+from audit.runner import prepare
 from audit.suites import SUITES
 from audit.types import Step, ThreatModel
-from tests.planted import unwrapped_nan
+from tests.planted import TinyCNN, images, unwrapped_nan
 
 FULL = SUITES["full"].steps
 LINF, L0 = ThreatModel("Linf", 0.1), ThreatModel("L0", 20.0)
@@ -40,7 +41,7 @@ def a_run(tmp_path):
         ("fwa.loss=", BadInput, "attack 'fwa' has no loss ''"),
         ("random-search.where=nonsense", BadInput, "attack 'random-search' has no where 'nonsense'"),
         ("transfer.surrogate=undefnded", UnknownName, "did you mean 'undefended'"),
-        ("transfer.surrogate=", BadInput, "needs either surrogate=DEFENSE or run=PATH, got neither"),
+        ("transfer.surrogate=", BadInput, "needs either surrogate=MODEL or run=PATH, got neither"),
         ("transfer.by=nonsense", UnknownName, "unknown attack 'nonsense'"),
         ("transfer.by=transfer", BadInput, "cannot make its images by itself"),
         ("transfer.run=/nope", BadInput, "transfer.run is '/nope', which holds no run; type"),
@@ -128,3 +129,20 @@ def test_what_is_not_installed_is_left_out_and_said(monkeypatch):
         fill(threat=L0)
     with pytest.raises(MissingDependency, match="attack 'fmn' needs"):
         fill(steps=[step for step in FULL if step.name in ("fmn", "unbounded")])
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (10, []),
+        (3, ["step apgd-t climbs the margin: its loss needs 4 classes, the model has 3"]),
+        (2, ["step apgd-dlr climbs the margin: its loss needs 3 classes, the model has 2",
+             "step apgd-t climbs the margin: its loss needs 4 classes, the model has 2"]),
+    ],
+)  # fmt: skip
+def test_a_loss_that_few_classes_do_not_carry_gives_way_and_it_is_said(classes, said, tmp_path):
+    assert gives_way(SUITES["adaptive"].steps, classes) == said
+    x, y = images(TinyCNN(classes=classes))
+    plan = prepare(model=TinyCNN(classes=classes), data=(x, y), suite="adaptive", eps=0.1).plan
+    assert [s for s in plan.runtime["unsupported"] if "margin" in s] == said
+    assert (len(plan.runtime["unsupported"]) > 0) == bool(said)

@@ -110,6 +110,15 @@ def test_learned_leaves_the_global_generator_alone():
         Learned().fit(lambda x: x > 0, X)
 
 
+def test_learned_reseeds_no_generator_but_the_one_it_puts_back(monkeypatch):
+    def refused(*_):
+        raise AssertionError("torch.manual_seed reseeds the generators of every GPU, which fork_rng does not put back")
+
+    monkeypatch.setattr(torch, "manual_seed", refused)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refused)
+    Learned().fit(lambda x: 2 * x, X)
+
+
 def test_a_learned_surrogate_of_another_shape():
     learned = Learned()
     learned.fit(lambda x: x.flatten(1)[:, :5], X)

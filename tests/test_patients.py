@@ -8,14 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from audit.errors import BadModel
 from audit.oracle import check_logits, check_mode
 from audit.rng import Stream
+from audit.runner import run
 from audit.types import ThreatModel
+from tests.matrix import examined
 from tests.patients import PATIENTS, REJECT
 from tests.patients.attackers import foreign_gradient, last_iterate, two_steps
 from tests.patients.by_hand import BY_HAND, hand_attack, margin
 from tests.patients.measure import pgd, right, survivors
-from tests.patients.networks import ARCHITECTURES, WEIGHTS, from_zoo
+from tests.patients.networks import ARCHITECTURES, WEIGHTS, from_zoo, trained
 
 NAMES = list(PATIENTS)
 RANDOM = [name for name in NAMES if PATIENTS[name].flag == "randomized"]
@@ -67,7 +70,6 @@ def test_nothing_in_a_patient_names_its_remedy_or_declares_its_flaw(name):
     patient = PATIENTS[name]
     told = {"purifier", "network", "generators", "unrolled", "bpda", "takes_labels"}
     assert not [part for part in patient.build().modules() if any(hasattr(part, word) for word in told)]
-    assert patient.traits <= {"rejects"}  # which class rejects cannot be seen; all else has to be
     assert patient.flag not in patient.allowed
 
 
@@ -198,6 +200,55 @@ def test_normalised_twice_is_right_less_often_than_its_authors_say():
     assert patient.claimed_clean - right(patient, patient.build(), *patient.images()) > 0.2
     once = patient.build()[1]
     assert abs(right(patient, once, *patient.images(1000)) - patient.claimed_clean) <= 0.002
+
+
+def test_a_model_for_pixels_up_to_255_sees_hardly_more_than_black_in_ours():
+    patient = PATIENTS["expects_255"]
+    model, x, y = built(patient.name, patient.n)
+    assert len(set(model(x).argmax(1).tolist())) <= 2
+    assert (model(255 * x).argmax(1) == y).float().mean() > 0.85
+
+
+def test_the_handshake_knows_what_a_model_for_pixels_up_to_255_expects(tmp_path):
+    (found,) = (
+        d for d in examined(PATIENTS["expects_255"], "quick", 0, tmp_path).audit.diagnoses
+        if d.name == "clean_accuracy_handshake"
+    )  # fmt: skip
+    assert found.status == "flagged"
+    assert "type --value-range 0,255" in found.sentence
+
+
+class Unmoved(torch.nn.Module):
+    """Stays in training mode, whatever it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = trained("normalised")
+
+    def train(self, mode=True):
+        return super().train()
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def test_a_network_left_in_training_mode_is_audited_in_evaluation_mode_and_the_report_says_so(tmp_path):
+    x, y = PATIENTS["plain"].images(12)
+    left = trained("normalised").train()
+    before = trained("normalised").train()(x).detach()
+    options = {"data": (x, y), "suite": "quick", "n": 12, "settings": ("unbounded.n_iter=2",)}
+    wrong, right = (run(model=m, out=tmp_path / str(i), **options) for i, m in enumerate((left, trained("normalised"))))
+    assert left.training
+    assert not torch.allclose(before, trained("normalised")(x), atol=1e-2)  # it matters here
+    assert wrong.to_dict()["defense"]["architecture"]["mode"] == "was in training mode, audited in evaluation mode"
+    assert "mode" not in right.to_dict()["defense"]["architecture"]
+    assert (wrong.results.logits == right.results.logits).all()
+
+
+def test_a_network_that_stays_in_training_mode_is_refused_before_any_attack():
+    x, y = PATIENTS["plain"].images(4)
+    with pytest.raises(BadModel, match=r"training mode.*model\.eval\(\)"):
+        run(model=Unmoved(), data=(x, y), suite="quick", n=4)
 
 
 def test_the_sleeper_sleeps_and_is_otherwise_healthy(monkeypatch):

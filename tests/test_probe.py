@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from adapters.bpda import Bpda
+from adapters.eot import Eot
+from adapters.learned import STEPS
 from adapters.probe import AllBroken, Probe
+from adapters.smooth import Smooth
 from audit import registry
 from audit.geometry import contains
 from audit.rng import Stream
@@ -445,3 +449,45 @@ def test_beat_is_called_after_each_pass():
     )  # fmt: skip
     attack("pgd", probe, x, y)
     assert beats == [len(x) * (i + 1) for i in range(12)]
+
+
+# --- passes that adapters make
+
+
+class Attributed(nn.Module):
+    """A defense with an attribute that an adapter has, too."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.k = body, 7
+
+    def forward(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "each"),
+    [
+        (lambda m: m, 1),
+        (Attributed, 1),
+        (lambda m: Eot(m, k=4), 4),
+        (lambda m: Smooth(m, k=3), 3),
+        (lambda m: Eot(Smooth(Attributed(m), k=3), k=4), 12),
+    ],
+)
+def test_a_query_counts_as_many_passes_as_its_adapters_make(wrap, each):
+    model = TinyCNN()
+    x, y = images(model, 5)
+    probe = make(wrap(model), x, y)
+    probe(x)
+    assert probe.forwards.tolist() == [each] * 5
+
+
+def test_what_a_surrogate_asked_to_be_fitted_counts_once():
+    model = nn.Sequential(nn.Identity(), TinyCNN())
+    x, y = images(model[1], 5)
+    probe = make(Bpda(model, modules="0", substitute="learned"), x, y)
+    for _ in range(2):
+        probe(x.clone().requires_grad_())
+    assert int(probe.forwards.sum()) == 2 * 5 + 5 * (STEPS + 1)
+    assert int(probe.forwards.max() - probe.forwards.min()) <= 1

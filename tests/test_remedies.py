@@ -97,6 +97,34 @@ def test_the_two_ways_that_broke_most_are_used_on_everything():
     assert "best-smooth" not in steps
 
 
+def test_images_of_the_network_inside_are_always_tried_on_a_defense_that_optimises():
+    tried = (
+        trial("front-identity", mask((0, 20)), adapters=("front",)), trial("smooth", mask((0, 9))), trial("inner", NONE),
+    )  # fmt: skip
+    first = Round(1, ("x",), ("dynamic",), ())
+    dynamic = {**CUT, "dynamic": True}
+    assert names(asked(*SURVIVED, *tried, profile=dynamic, rounds=[first]))[:3] == [
+        "best-front-identity", "best-smooth", "best-inner"
+    ]  # fmt: skip
+    assert "best-inner" not in names(asked(*SURVIVED, *tried, profile=CUT, rounds=[first]))
+    once = names(asked(*SURVIVED, trial("inner", mask((0, 9))), profile=dynamic, rounds=[first]))
+    assert once.count("best-inner") == 1
+
+
+@pytest.mark.parametrize(
+    ("profile", "step"),
+    [({"ce_cosine_float64": 0.1}, "more-pgd-margin"), ({"linearity_gap": {"0.1": 0.9}}, "restarts-margin")],
+)
+def test_what_a_gradient_is_worth_as_a_number_asks_for_other_attacks(profile, step):
+    assert step not in names(asked(*SURVIVED))
+    assert step in names(asked(*SURVIVED, profile=profile))
+
+
+def test_random_points_that_get_further_ask_for_restarts():
+    points = ran("random-search", mask((0, 7)), attack="random-search")
+    assert "restarts-margin" in names(asked(*SURVIVED, points))
+
+
 def test_the_convergence_check_looks_through_the_best_way():
     tried = (trial("front-identity", mask((0, 20)), adapters=("front",)),)
     found = asked(*SURVIVED, *tried, profile=CUT, rounds=[Round(1, ("cut",), ("shattered_gradient",), ())])

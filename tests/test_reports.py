@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -291,3 +292,40 @@ def test_a_damaged_side_file_leaves_a_report(audit, tmp_path, damage):
     assert json.loads((copy / "report.json").read_text())["adaptive"] == whole
     if damage == "checks that are a list":
         assert load_run(copy).results.checks == {}
+
+
+@pytest.mark.parametrize("outcome", ["refuted", "inconclusive", "upheld"])
+def test_every_report_names_the_kind_of_masking_whatever_the_verdict(audit, outcome):
+    again = load_run(audit.path)
+    again.__dict__["verdict"] = replace(again.verdict, outcome=outcome, reasons=("said",))
+    data = again.to_dict()
+    assert data["masking"]["kind"] == "vanishing"
+    words = data["masking"]["words"]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(panel(again, "report.html"))
+    for text in (render_html(data, again), render_markdown(data), console.file.getvalue()):
+        assert words in text
+
+
+def test_a_healthy_model_has_no_kind(tmp_path):
+    data = run("sim_adv", suite="quick", n=12, out=tmp_path).to_dict()
+    assert data["masking"] == {"kind": None, "words": "none found"}
+    assert "none found" in render_markdown(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "eps", "kind", "words"),
+    [
+        ("super_fitting", "8/255", "vanishing", "the loss saturates"),
+        ("tpap", "0.1", "dynamic", "images made on the bare network do not transfer"),
+        ("co_noise", "0.2", "stochastic", "the gradient is random"),
+        ("sim_adv", "0.2", None, "none found"),
+    ],
+)
+def test_the_report_of_each_shipped_defense_names_its_kind(name, eps, kind, words, tmp_path):
+    found = run(name, suite="quick", n=16, eps=eps, out=tmp_path, settings=("unbounded.n_iter=2",))
+    data = found.to_dict()
+    assert data["masking"]["kind"] == kind
+    assert words in data["masking"]["words"]
+    assert any("gradient masking" in reason for reason in found.verdict.reasons) == (kind is not None)

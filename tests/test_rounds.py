@@ -17,6 +17,7 @@ SHORT = {
     "fmn": {"steps": 50}, "cw-l2": {"steps": 8, "search_steps": 5, "above": 1.6}, "cw-linf": {"steps": 8, "queries": 100},
     "ti-dim": {"len_kernel": 3, "diversity_prob": 0.0, "above": 1.5},
     "spsa": {"steps": 10, "samples": 64, "above": 1.5}, "eot-pgd": {"eot_iter": 2},
+    "square": {"n_queries": 60, "above": 8.0, "share": 0.5},
 }  # fmt: skip
 TARGETED = [name for name in registry.attacks.names() if "target" in registry.attacks.load(name).defaults]
 DEAR = ("fmn", "cw-l2", "cw-linf")
@@ -41,6 +42,7 @@ def test_what_can_be_aimed_is_what_the_libraries_aim():
         "ti-dim",
         "eot-pgd",
         "spsa",
+        "square",
         "ddn",
         "fmn",
         "cw-l2",
@@ -74,12 +76,12 @@ def test_a_target_that_is_none_is_refused_before_the_run_and_in_it(name):
         call(name, model, *images(model, 2), target="secnd")
 
 
-@pytest.mark.parametrize("name", ["bim", "ddn", "cw-l2"])
-def test_it_goes_for_the_class_that_is_named(name):
+@pytest.mark.parametrize(("name", "options"), [("bim", {}), ("ddn", {}), ("cw-l2", {}), ("square", {"n_queries": 600})])
+def test_it_goes_for_the_class_that_is_named(name, options):
     model = TinyCNN()
     x, y = images(model, 6)
     (goal,) = goals(model, x, y, "least-likely")
-    found = model(call(name, model, x, y, eps=1.0, target="least-likely")).argmax(1)
+    found = model(call(name, model, x, y, eps=1.0, target="least-likely", **options)).argmax(1)
     assert (found == goal).float().mean() > 0.6
     assert set(found.tolist()) <= {*goal.tolist(), *y.tolist()} or name == "bim"  # a miss comes back clean
 

@@ -6,12 +6,16 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
+from pyautoattack import AutoAttack
 
 from audit import registry
 from audit.errors import BadInput, UnknownName
+from audit.rng import Stream
 from audit.settings import override, resolve_temperature
-from audit.suites import SUITES, get_suite
-from audit.types import AdapterSpec, Step
+from audit.suites import SUITES, get_suite, steps_for
+from audit.types import AdapterSpec, Step, ThreatModel
+from tests.planted import TinyCNN, images
 
 OPTIONS = {"pgd": {"steps": 20, "rel_stepsize": 0.1}, "square": {"n_queries": 5000, "rescale": 0}, "fgsm": {}}
 STEPS = (
@@ -71,6 +75,44 @@ def test_judging_suites_hold_claimed_steps_an_unsaturated_loss_and_a_control(nam
 def test_standard_is_autoattacks_four_on_survivors():
     assert [s.attack for s in SUITES["standard"].steps] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert {s.scope for s in SUITES["standard"].steps} == {"survivors"}
+
+
+@pytest.mark.filterwarnings("ignore")  # the library's driver, called as it is
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+def test_standard_has_the_parameters_that_the_librarys_driver_sets_for_the_norm(norm):
+    driver = AutoAttack(TinyCNN(), norm=norm, eps=1.0, seed=0)
+    steps = steps_for("standard", "undefended", norm)
+    assert [s.attack for s in steps] == driver.attacks_to_run
+    ours = {s.attack: {**registry.attacks.load(s.attack).defaults, **s.params} for s in steps}
+    assert ours["apgd-ce"] == {"n_iter": driver.apgd.n_iter_orig, "n_restarts": driver.apgd.n_restarts}
+    targeted = driver.apgd_targeted
+    assert ours["apgd-t"] == {"n_iter": targeted.n_iter_orig, "n_target_classes": targeted.n_target_classes}
+    assert ours["fab-t"] == {"n_iter": driver.fab.n_iter, "n_target_classes": driver.fab.n_target_classes}
+    assert (targeted.n_restarts, driver.fab.n_restarts, driver.square.n_restarts) == (1, 1, 1)
+    square = driver.square
+    assert (ours["square"]["n_queries"], ours["square"]["rescale"]) == (square.n_queries, int(square.rescale_schedule))
+    assert (ours["square"]["target"], square.targeted) == ("none", False)
+    assert (ours["apgd-ce"]["n_restarts"], ours["apgd-t"]["n_target_classes"]) == ((5, 5) if norm == "L1" else (1, 9))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.01), ("L2", 0.1), ("L1", 0.5)])
+def test_the_untargeted_part_of_standard_is_what_the_librarys_driver_runs(norm, eps):
+    model = TinyCNN()
+    x, y = images(model, 12)
+    driver = AutoAttack(model, norm=norm, eps=eps, seed=0)
+    driver.apgd.loss = "ce"
+    with Stream(0), torch.enable_grad():
+        theirs = driver.apgd.perturb(x.clone(), y.clone())
+    first = steps_for("standard", "undefended", norm)[0]
+    found = registry.attacks.load(first.attack)(model, x, y, ThreatModel(norm, eps), seed=0, **first.params)
+    assert torch.equal(found, theirs)
+    assert 0 < int((model(found).argmax(1) != y).sum()) < len(x)
+
+
+def test_what_carries_autoattacks_name_without_a_norm_of_its_own_is_the_same_under_every_norm():
+    for suite in ("plus", "rand", "adaptive"):
+        assert steps_for(suite, "undefended", "L1") == steps_for(suite, "undefended")
 
 
 def test_plus_is_autoattacks_six_in_its_order_with_its_restarts():
@@ -184,3 +226,12 @@ def test_no_auto_is_left_after_resolving(suite):
     values = [v for s in steps for a in s.adapters for v in a.params.values()]
     assert "auto" not in values
     assert all(math.isfinite(v) for v in values if not isinstance(v, str))
+
+
+@pytest.mark.parametrize("name", ["adaptive", "diagnose"])
+def test_random_points_are_tried_cheaply_where_gradients_failed(name):
+    (step,) = (s for s in SUITES[name].steps if s.attack == "random-search")
+    assert step.scope == "survivors"
+    assert step.params["n_draws"] * (step.limit or SUITES[name].images) <= 20_000
+    first = [s.name for s in SUITES[name].steps].index("random-search")
+    assert any(registry.attacks.load(s.attack).needs == "gradient" for s in SUITES[name].steps[:first])

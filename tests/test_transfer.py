@@ -96,7 +96,7 @@ def test_a_run_without_fitting_images_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("options", "got"), [({}, "neither"), ({"run": "a", "surrogate": "b"}, "surrogate='b' and")])
 def test_exactly_one_source_is_asked_for(options, got):
-    with pytest.raises(BadInput, match=f"needs either surrogate=DEFENSE or run=PATH, got {got}"):
+    with pytest.raises(BadInput, match=f"needs either surrogate=MODEL or run=PATH, got {got}"):
         transfer(Brightness(), *dark(3), ThreatModel(), seed=0, **options)
 
 

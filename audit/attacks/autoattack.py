@@ -16,7 +16,8 @@ from pyautoattack.fab_pt import FABAttack_PT
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from audit.attacks.common import attack, margin_loss
+from audit.attacks.common import attack, margin_loss, one_of
+from audit.attacks.rounds import TARGETS, best_of, in_rounds
 from audit.errors import Unsupported
 from audit.geometry import distance
 from audit.types import Norm, ThreatModel
@@ -74,15 +75,8 @@ def _apgd(
 
 @attack("apgd-ce", library=LIBRARY, norms=NORMS, needs="gradient", cost=_apgd_cost, reference=PAPER)
 def apgd_ce(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-) -> Tensor:
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, n_iter: int = 100, n_restarts: int = 1
+) -> Tensor:  # fmt: skip
     """Auto-PGD on the cross-entropy, with its step-size schedule and momentum.
 
     On logits divided by a temperature it is this attack behind the adapter `rescale`: the step `rescaled-ce`.
@@ -92,15 +86,8 @@ def apgd_ce(
 
 @attack("apgd-dlr", library=LIBRARY, norms=NORMS, needs="gradient", cost=_apgd_cost, reference=PAPER)
 def apgd_dlr(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-) -> Tensor:
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, n_iter: int = 100, n_restarts: int = 1
+) -> Tensor:  # fmt: skip
     """Auto-PGD on the difference-of-logits-ratio loss; with two classes, where it has no third logit, on the margin.
 
     The DLR gradient is exactly zero where the true label holds the third largest logit; the margin's is not, so run
@@ -112,15 +99,8 @@ def apgd_dlr(
 
 @attack("apgd-margin", library=LIBRARY, norms=NORMS, needs="gradient", cost=_apgd_cost, reference=PAPER)
 def apgd_margin(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-) -> Tensor:
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, n_iter: int = 100, n_restarts: int = 1
+) -> Tensor:  # fmt: skip
     """Auto-PGD on the plain margin loss of Carlini and Wagner (arXiv 1608.04644), through the library's DLR hook."""
     return _apgd(model, x, y, threat, seed, "dlr", n_iter, n_restarts, _APGDMargin)
 
@@ -221,22 +201,18 @@ def _large_enough(threat: ThreatModel, shape: Sequence[int]) -> str:
 
 @attack(
     "square", library=LIBRARY, norms=NORMS, needs="scores", fits=_large_enough, reach=3.0,
-    reference="Andriushchenko et al. 2020, arXiv 1912.00049", cost=lambda params: (1 + int(params["n_queries"]), 0),
+    reference="Andriushchenko et al. 2020, arXiv 1912.00049", check=one_of("square", "target", TARGETS),
+    cost=in_rounds(lambda params: (1 + int(params["n_queries"]), 0)),
 )  # fmt: skip
 def square(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    seed: int,
-    n_queries: int = 5000,
-    rescale: int = 0,
-) -> Tensor:
+    model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, n_queries: int = 5000, rescale: int = 0,
+    target: str = "none",
+) -> Tensor:  # fmt: skip
     """Random search over square patches, by scores alone: a patch pushes pixels of either sign one way, so its reach is 3.
 
     rescale: 0 shrinks the patches as for 10,000 queries, as AutoAttack does however few are asked; 1 shrinks them over
     `n_queries`, as the attack's own paper and ART do. With 1,000 queries that breaks clearly more images.
+    target: the library's targeted mode, down the cross-entropy of the target; what ends in a third class comes back clean.
     """
     if obstacle := _large_enough(threat, x.shape[1:]):
         raise Unsupported(obstacle)
@@ -244,5 +220,10 @@ def square(
         model, norm=threat.norm, n_queries=n_queries, eps=threat.eps, p_init=0.8, n_restarts=1, seed=seed,
         device=x.device, resc_schedule=bool(rescale),
     )  # fmt: skip
-    result: Tensor = engine.perturb(x, y)
-    return result
+
+    def run(goal: Tensor | None) -> Tensor:
+        engine.targeted = goal is not None
+        result: Tensor = engine.perturb(x, y if goal is None else goal)
+        return result
+
+    return best_of("square", run, model, x, y, target=target)

@@ -64,16 +64,16 @@ def chosen_step(prepared: Prepared, attack: str, settings: Sequence[str], datase
     plan = prepared.plan
     identity = plan.identity
     nature = Nature.of(prepared.target.traits, staged=identity["staged"], drift=plan.profile["max_draw_difference"])
-    step = _named(attack, identity["defense"], nature)
+    step = _named(attack, identity["defense"], plan.threat.norm, nature)
     check_step(step, plan.threat)
     _, (step,), _ = filled((step,), settings, plan.threat, prepared.target.x.shape[1:], dataset)
     return resolve_temperature((step,), plan.profile["logit_gap"])[0]
 
 
-def _named(name: str, defense: str, nature: Nature) -> Step:
+def _named(name: str, defense: str, norm: str, nature: Nature) -> Step:
     known: dict[str, Step] = {}
     for suite in (*FIRST, *(s for s in SUITES if s not in FIRST)):
-        steps = steps_for(suite, defense)
+        steps = steps_for(suite, defense, norm)
         for step in fit(steps, nature):
             known.setdefault(step.name, step)
         left_out = [sentence for sentence in omitted(steps, nature) if sentence.startswith(f"step {name} ")]

@@ -18,7 +18,7 @@ from audit.diagnoses.autoattack import (
     too_few_classes,
     zero_gradient_in_attack,
 )
-from audit.diagnoses.behaviour import batch_dependent, quantised_output, stateful
+from audit.diagnoses.behaviour import batch_dependent, quantised_output, reject_class, stateful
 from audit.diagnoses.carlini import claimed_attacks_too_weak, more_steps_help, weakened_attacks, white_box_misses
 from audit.diagnoses.common import BLACK_BOX, UNSATURATED
 from audit.diagnoses.conduct import FORWARD_SAMPLE, adapter_forward, clean_accuracy_handshake, run_integrity
@@ -32,6 +32,7 @@ from audit.diagnoses.gradients import (
 )
 from audit.diagnoses.index import INDEX
 from audit.diagnoses.kind import Kind, kind_of_masking
+from audit.diagnoses.numerics import ce_precision, local_linearity, sign_of_zero
 from audit.diagnoses.pintor import (
     incomplete_optimisation,
     shattered_gradient,
@@ -57,6 +58,7 @@ __all__ = [
     "batch_dependent",
     "binarisation",
     "black_box_beats_white_box",
+    "ce_precision",
     "claimed_attacks_too_weak",
     "clean_accuracy_handshake",
     "declared_traits",
@@ -67,6 +69,7 @@ __all__ = [
     "incomplete_optimisation",
     "kind_of_masking",
     "larger_eps_does_not_help",
+    "local_linearity",
     "masked_gradient",
     "more_steps_help",
     "one_step_beats_iterative",
@@ -74,9 +77,11 @@ __all__ = [
     "random_search_beats_gradient",
     "randomized",
     "reference_controls",
+    "reject_class",
     "run_integrity",
     "saturated_softmax",
     "shattered_gradient",
+    "sign_of_zero",
     "silent_success",
     "softmax_output",
     "stateful",
@@ -92,11 +97,11 @@ __all__ = [
 ]  # fmt: skip
 
 ORDER = (
-    vanishing_gradient, shattered_gradient, dynamic, saturated_softmax, exploding_gradient, masked_gradient,
-    unstable_gradient, zero_gradient_in_attack, claimed_attacks_too_weak, unbounded_control, silent_success,
+    vanishing_gradient, shattered_gradient, dynamic, saturated_softmax, ce_precision, exploding_gradient,
+    masked_gradient, unstable_gradient, local_linearity, sign_of_zero, zero_gradient_in_attack, claimed_attacks_too_weak, unbounded_control, silent_success,
     black_box_beats_white_box, white_box_misses, one_step_beats_iterative, random_search_beats_gradient,
     larger_eps_does_not_help, incomplete_optimisation, more_steps_help, transfer_failure, binarisation, randomized, unstable_predictions,
-    batch_dependent, stateful, quantised_output, too_few_classes, softmax_output,
+    batch_dependent, stateful, quantised_output, too_few_classes, softmax_output, reject_class,
 )  # fmt: skip
 LAST = (weakened_attacks, clean_accuracy_handshake, adapter_forward, reference_controls, run_integrity)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from audit.diagnoses.common import NOT_EXAMINED, bridged, ran_clean, remedied, status, unmeasured
+from audit.diagnoses.settled import gain
 from audit.results import Results, StepResult
 from audit.stats import mcnemar
 from audit.types import Diagnosis
@@ -52,8 +53,12 @@ def _paired(fast: StepResult, slow: StepResult) -> tuple[float, float, str]:
 
 
 def random_search_beats_gradient(results: Results) -> Diagnosis:
-    """An exact count, on what gradient attacks left standing."""
-    name, remedy, reference = "random_search_beats_gradient", "other losses, BPDA or EOT: the gradient does not lead where random points do", "Athalye et al. 2018, sign 4"  # fmt: skip
+    """Paired on the images that gradient attacks left standing: what random points break there they all missed.
+
+    All discordant images lie on one side, so McNemar's exact test is a sign test. Where the step looked at some of the
+    images that stood, the share is counted up to all.
+    """
+    name, remedy, reference = "random_search_beats_gradient", "other losses, BPDA or EOT: the gradient does not lead where random points do", "Athalye et al. 2018, sign 4; McNemar's exact test"  # fmt: skip
     steps = [
         r for r in results.counted if r.step.attack == "random-search" and r.step.scope == "survivors" and ran_clean(r)
     ]
@@ -61,11 +66,14 @@ def random_search_beats_gradient(results: Results) -> Diagnosis:
         return unmeasured(
             name, "no random search has run on what gradient attacks leave standing", remedy, reference, GAP
         )
-    extra = sum(int(r.broken.sum()) for r in steps)
-    share = extra / len(results.correct)
+    extra, tried = (
+        sum(int(mask.sum()) for mask in masks) for masks in ([r.broken for r in steps], [r.attacked for r in steps])
+    )
+    share, p = sum(gain(r, results) for r in steps), 0.5**extra
     return Diagnosis(
-        name, status(share > GAP), share, GAP, len(results.correct),
-        f"random points of the ball break {extra} images that the attacks before left standing", remedy, True, reference,
+        name, status(share > GAP and p < SIGNIFICANT), share, GAP, tried,
+        f"random points of the ball break {extra} of {tried} images that the attacks before left standing "
+        f"(McNemar p = {p:.2g})", remedy, True, reference,
     )  # fmt: skip
 
 

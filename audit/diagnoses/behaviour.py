@@ -8,6 +8,7 @@ from audit.types import Diagnosis
 
 DRIFT = 1e-4  # AutoAttack's bar; zoo networks stay below 5e-7
 DISTINCT = 0.5
+REJECTED = 0.1
 
 
 def batch_dependent(results: Results) -> Diagnosis:
@@ -55,4 +56,25 @@ def quantised_output(results: Results) -> Diagnosis:
     return Diagnosis(
         name, status(found, resolved=ran_whole(results, DECISIONS)), share, DISTINCT, int(profile["examined"]),
         f"{share:.0%} of the logits are distinct, and {grid}", remedy, False, reference,
+    )  # fmt: skip
+
+
+def reject_class(results: Results) -> Diagnosis:
+    """One output more than the images have classes, in which attacked images end: a detector that declares nothing.
+
+    Which class means "rejected" cannot be proven from answers, so nothing is refuted by such images, and nothing upheld.
+    A model with several outputs too many was trained on more classes, which is no flaw.
+    """
+    name, remedy, reference = "reject_class", "declare the trait rejects (--trait rejects), and attack the detector and the classifier together by hand", "Carlini and Wagner 2017, arXiv 1705.07263"  # fmt: skip
+    outputs, classes = int(results.plan.profile["classes"]), len(results.plan.runtime.get("classes", ()))
+    if results.outside is None:
+        return unmeasured(name, "how many classes the images have was not recorded", remedy, reference, REJECTED)
+    fell, outside = int((results.correct & ~results.survives_all).sum()), int((results.outside & results.correct).sum())
+    share = outside / fell if fell else 0.0
+    one_more = outputs == classes + 1
+    return Diagnosis(
+        name, status(one_more and share > REJECTED), share, REJECTED, fell,
+        f"the model has {outputs} outputs for {classes} classes, and of {fell} broken images {outside} end in the one "
+        "that no image has: if it means that an image is rejected, they are not broken" if one_more
+        else f"the model has {outputs} outputs for images of {classes} classes", remedy, True, reference,
     )  # fmt: skip

@@ -11,6 +11,7 @@ from audit.results import Results
 from audit.types import Diagnosis
 
 FORWARD_SAMPLE = 100  # images on which adapted models are compared with the defense
+FAR_BETTER = 0.2
 UNFINISHED = "the run has not come to its last checks"
 
 
@@ -28,10 +29,11 @@ def clean_accuracy_handshake(results: Results) -> Diagnosis:
     elif expected is None:
         sentence = (
             f"clean accuracy is {right / n:.1%} and nothing says what it should be; type --claim-clean 0.91, "
-            "with the number that the authors state"
+            f"with the number that the authors state{_range_hint(results, right / n)}"
         )
     else:
-        hint = "; is the input normalised twice?" if right / n < 0.5 * expected else ""
+        twice = "; is the input normalised twice?" if right / n < 0.5 * expected else ""
+        hint = (_range_hint(results, right / n) or twice) if right / n < expected else ""
         sentence = f"clean accuracy is {right / n:.1%}, expected is {expected:.1%}{hint}"
     return Diagnosis(
         "clean_accuracy_handshake", status(p < 1e-3) if measured else "not_measured",
@@ -39,6 +41,16 @@ def clean_accuracy_handshake(results: Results) -> Diagnosis:
         "check the value range, the normalisation, the channel order and the weights", True,
         "binomial test, p below 0.001",
     )  # fmt: skip
+
+
+def _range_hint(results: Results, accuracy: float) -> str:
+    """Which other range of pixels the model seems to expect; empty where it does not do far better in any."""
+    found = results.plan.profile.get("right_in_range") or {}
+    shares = {name: float(share) for name, share in found.items() if share is not None}
+    best = max(shares, key=lambda name: shares[name], default="")
+    if not best or shares[best] < accuracy + FAR_BETTER:
+        return ""
+    return f"; with pixels from {best.replace(',', ' to ')} it is {shares[best]:.1%} on a sample: type --value-range {best}"
 
 
 def _expected(results: Results) -> float | None:

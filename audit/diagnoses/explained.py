@@ -23,6 +23,7 @@ FOLLOWS: Mapping[str, tuple[str, ...]] = {
     "unstable_gradient": COMPARISONS,
     "batch_dependent": (*COMPARISONS, "run_integrity"),  # a stored image need not stand up again
     "stateful": (*COMPARISONS, "run_integrity"),
+    "clean_accuracy_handshake": COMPARISONS,  # another model, or other inputs: what attacks do to it says nothing
 }
 
 

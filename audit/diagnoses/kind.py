@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from audit.diagnoses.autoattack import dynamic, randomized
@@ -13,11 +13,20 @@ from audit.diagnoses.gradients import (
     unstable_gradient,
     vanishing_gradient,
 )
-from audit.diagnoses.pintor import shattered_gradient
+from audit.diagnoses.pintor import shattered_gradient, transfer_failure
 from audit.results import Results
 from audit.types import Diagnosis
 
 Kind = Literal["dynamic", "shattered", "stochastic", "vanishing", "exploding"]
+FIRED = ("flagged", "resolved")
+NONE = "none found"
+KINDS: Mapping[Kind, str] = {
+    "dynamic": "dynamic: the defense takes gradients while it answers",
+    "shattered": "shattered: the gradient is missing or false",
+    "stochastic": "stochastic: the gradient is random",
+    "vanishing": "vanishing: the loss saturates",
+    "exploding": "exploding: the gradient overflows",
+}
 
 # In this order: what optimises at test time also shatters, and what is shattered may be random besides.
 SIGNS: tuple[tuple[Kind, tuple[Callable[[Results], Diagnosis], ...]], ...] = (
@@ -35,6 +44,18 @@ def kind_of_masking(results: Results) -> Kind | None:
     (AutoAttack: gradients inside the forward pass), or None. Findings count whether or not a remedy resolved them.
     """
     for kind, signs in SIGNS:
-        if any(sign(results).status in ("flagged", "resolved") for sign in signs):
+        if any(sign(results).status in FIRED for sign in signs):
             return kind
     return None
+
+
+def masking(results: Results) -> str:
+    """The kind in words for reports, "none found" where there is none; and whether images made on the bare network fail.
+
+    Whatever the verdict: an inconclusive audit has found its kind, too.
+    """
+    kind = kind_of_masking(results)
+    if kind is None:
+        return NONE
+    fails = transfer_failure(results).status in FIRED
+    return KINDS[kind] + (", and images made on the bare network do not transfer" if fails else "")

@@ -17,6 +17,7 @@ from audit.examination.draws import repeats, signal
 from audit.examination.frozen import Frozen
 from audit.examination.losses import margin
 from audit.examination.nearby import stability
+from audit.examination.ranges import other_ranges
 from audit.examination.reach import eps_curve, pixel_radius
 from audit.examination.slopes import differences
 from audit.examination.structure import cuts
@@ -36,7 +37,7 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
     """Examine `model` on up to 64 images x (n, c, h, w) in [0,1] with labels y (n,): plain JSON.
 
     threat: the ball in which an attack may move; seed: of the defense's own randomness and of every random choice here.
-    The keys are those of the modules `behaviour`, `draws`, `watched`, `structure`, `vanishing`, `slopes`, `nearby`, `reach`,
+    The keys are those of the modules `behaviour`, `draws`, `watched`, `structure`, `vanishing`, `slopes`, `nearby`, `reach`, `ranges`,
     and examined (the number of images). What a model has no answer to (a gradient that is cut, a copy in float64) is
     None.
     """
@@ -54,6 +55,7 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
         if not random:
             found |= batches(twin, x, seed=derive_seed(seed, "batches"))
         found |= memory.read()
+        found |= other_ranges(twin, x, y, seed=derive_seed(seed, "ranges"))
     return found
 
 

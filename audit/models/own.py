@@ -81,6 +81,8 @@ class ModelDefense:
         declared = found.preprocessing if self.preprocessing is None else self.preprocessing
         module = in_front(classifier(found.thing, self.name), declared)
         about = {"name": self.name, **found.about}
+        if isinstance(found.thing, nn.Module) and any(part.training for part in found.thing.modules()):
+            about["mode"] = "was in training mode, audited in evaluation mode"
         if not declared.idle:
             about["preprocessing"] = declared.to_dict()
         return Loaded(

@@ -48,7 +48,6 @@ class Patient:
     classes: tuple[int, ...] | None = None
     claimed_clean: float | None = None
     reject: int | None = None
-    traits: frozenset[str] = frozenset()
     attack: WrappedAttack | None = None
 
     def images(self, n: int | None = None) -> tuple[Tensor, Tensor]:
@@ -119,11 +118,13 @@ LIST = (
     Patient("stateful", lambda: moving.Wary([undefended(), trained("normalised")]).eval(), "stateful", 0.9, 0.05, 0.35),
     Patient("normalised_twice", lambda: nn.Sequential(Normalise(), trained("normalised")).eval(),
             "clean_accuracy_handshake", 0.583, 0.0, 0.0, claimed_clean=0.909),
+    # Trained on pixels from 0 to 255, and given those from 0 to 1: it sees hardly more than black.
+    Patient("expects_255", lambda: nn.Sequential(parts.Scale(1 / 255), undefended()).eval(),
+            "clean_accuracy_handshake", 0.117, 0.117, 0.117, claimed_clean=0.903),
     Patient("thermometer", partial(trained, "thermometer"), "shattered_gradient", 0.867, 0.0, 0.833, UNSEEN),
     Patient("k_winners", partial(trained, "k_winners"), "unstable_gradient", 0.817, 0.017, 0.067,
             UNSEEN | {"masked_gradient"}),
-    Patient("detector", partial(trained, "detector"), "declared_rejects", 0.817, 0.0, 1.0, reject=REJECT,
-            traits=frozenset({"rejects"})),
+    Patient("detector", partial(trained, "detector"), "reject_class", 0.817, 0.0, 1.0, reject=REJECT),
     Patient("two_class", partial(trained, "two_class"), "too_few_classes", 0.9, 0.0, 0.0, classes=TASKS[2]),
     Patient("three_class", partial(trained, "three_class"), "too_few_classes", 0.867, 0.0, 0.0, classes=TASKS[3]),
     Patient("last_iterate", undefended, "silent_success", 0.9, 0.0, 0.533, attack=attackers.last_iterate),

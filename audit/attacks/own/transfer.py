@@ -1,4 +1,4 @@
-"""Images made elsewhere: against another defense, or in an earlier run (Papernot et al. 2016, arXiv 1605.07277).
+"""Images made elsewhere: on any other model, or in an earlier run (Papernot et al. 2016, arXiv 1605.07277).
 
 Where the gradient of a defense misleads, the images of a plain model are a fair attack that asks it nothing.
 """
@@ -71,34 +71,21 @@ def _from_run(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, run_d
     return result
 
 
-def _surrogate(name: str, dataset: str, x: Tensor) -> nn.Module:
-    """The named defense with its shipped weights for `dataset`, on the device of x. Raises BadInput."""
-    known = registry.defenses.load(name)
-    checkpoint = known.checkpoint(dataset, None)
-    channels, size = checkpoint.architecture.get("channels"), checkpoint.architecture.get("size")
-    if channels is not None and size is not None and tuple(x.shape[1:]) != (channels, size, size):
-        raise BadInput(
-            f"surrogate {name!r} takes images of {channels} x {size} x {size}, got {' x '.join(map(str, x.shape[1:]))}; "
-            "type --set transfer.dataset=NAME for weights of the same data set"
-        )
-    model: nn.Module = known.load(checkpoint).to(x.device)
-    return model.requires_grad_(False)
-
-
 def _check(params: Mapping[str, Any]) -> None:
     """Raise BadInput unless there is exactly one source of images, and it has a name that is known or holds a run."""
     surrogate, by, run = params["surrogate"], params["by"], params["run"]
     if bool(surrogate) == bool(run):
         got = f"surrogate={surrogate!r} and run={run!r}" if surrogate else "neither"
         raise BadInput(
-            f"attack 'transfer' needs either surrogate=DEFENSE or run=PATH, got {got}; "
-            "type for example --set transfer.surrogate=undefended"
+            f"attack 'transfer' needs either surrogate=MODEL or run=PATH, got {got}; "
+            "type for example --set transfer.surrogate=undefended, or anything that --model takes"
         )
     if run:
         if not _units(Path(run)):
             raise BadInput(f"transfer.run is {run!r}, which holds no run; type the directory of one, as runs/NAME")
         return
-    registry.defenses.target(surrogate)
+    if ":" not in surrogate:  # other names are tried out before the run (audit.filled)
+        registry.defenses.target(surrogate)
     registry.attacks.target(by)
     if by == "transfer":
         raise BadInput("attack 'transfer' cannot make its images by itself; type --set transfer.by=apgd-margin")
@@ -117,19 +104,25 @@ def transfer(
     seed: int,
     surrogate: str = "",
     dataset: str = "fashion_mnist",
+    weights: str = "",
     by: str = "apgd-margin",
     run: str = "",
 ) -> Tensor:
     """Images made on another model; exactly one of `surrogate` and `run` says where. Raises BadInput otherwise.
 
-    surrogate: a defense of the registry, with its shipped weights for `dataset`; the attack `by`, with its defaults,
-    makes the images there, and the attacked model is not asked. run: the directory of an earlier run; every adversarial
-    image stored there that lies in the ball around an image is tried on the attacked model, until one fools it. An
-    image for which none is stored stays as it is. The run may be of any defense; what counts is the distance.
+    surrogate: any other model, named as --defense and --model name it: a defense of the registry with its shipped weights
+    for `dataset`, SCHEME:NAME (timm, torchvision, torchscript, export, onnx, robustbench) or module:factory; with the file
+    `weights`, where it needs one. The attack `by`, with its defaults, makes the images there, and the attacked model is not
+    asked. What a surrogate does to an image in [0,1] it must do itself: --mean and --std are the attacked model's.
+    run: the directory of an earlier run; every adversarial image stored there that lies in the ball around an image is
+    tried on the attacked model, until one fools it. An image for which none is stored stays as it is. The run may be of
+    any defense; what counts is the distance.
     """
     _check({"surrogate": surrogate, "by": by, "run": run})
     if run:
         return _from_run(model, x, y, threat, Path(run))
     maker = registry.attacks.load(by)
-    images: Tensor = maker(_surrogate(surrogate, dataset, x), x, y, threat, seed=seed)
+    build = registry.tools.load("surrogate")
+    other = build(surrogate, shape=x.shape[1:], dataset=dataset, weights=weights, by=by, device=x.device)
+    images: Tensor = maker(other, x, y, threat, seed=seed)
     return images
