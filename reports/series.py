@@ -35,6 +35,21 @@ def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
         return to_svg(figure, f"Change of {len(order)} channels under attack and under noise")
 
 
+def increment_lines(values: NDArray[Any]) -> str:
+    """Mean |change| of the activations at each step, of an attack and of noise: (2, steps)."""
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(7.2, 2.4)
+        steps = np.arange(1, values.shape[1] + 1)
+        axes.plot(steps, values[0], "o-", ms=4, color=ADAPTIVE, label="step of an attack")
+        axes.plot(steps, values[1], "x--", ms=5, color=CLAIMED, label="step of noise")
+        axes.set_xticks(steps)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("step")
+        axes.set_ylabel("mean |change|")
+        axes.legend(frameon=False)
+        return to_svg(figure, "Change of the activations at each step of an attack and of noise")
+
+
 def norm_histogram(norms: NDArray[Any]) -> str:
     """Histograms of log10 of the gradient norms of cross-entropy and margin (n, 2), exact zeros in a bar of their own."""
     logs = np.log10(np.maximum(norms, FLOOR))

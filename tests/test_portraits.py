@@ -23,6 +23,7 @@ from audit.portraits.draw import FILE, Sitting
 from audit.portraits.features import as_noisy, flat, moved, strangers
 from audit.portraits.found import Found, changed, one_each, spread
 from audit.portraits.history import training_table
+from audit.portraits.increments import increments
 from audit.portraits.layers import inputs_at, places
 from audit.testing import Linear
 from audit.types import ThreatModel
@@ -182,6 +183,20 @@ def test_the_surface_of_a_linear_model_falls_along_its_gradient(norm, drop):
     assert values[1, 0, middle] == pytest.approx(1.0 + 0.1 * drop, abs=1e-5)
 
 
+def test_steps_up_the_gradient_move_a_linear_model_at_once_and_then_nothing_more():
+    model, x, y = linear()
+    ask = Frozen(model, 0)
+    attack, noise = increments(ask, model, x, y, ThreatModel("Linf", 0.1))
+    assert attack[:4] == pytest.approx(
+        [0.25 * 0.1 * 3.5 / 2] * 4, rel=1e-4
+    )  # half of the maps, the second logit, is constant
+    assert attack[4:] == pytest.approx([0.0] * 6, abs=1e-7)  # the corner of the ball is reached
+    assert 0 < noise.mean() < attack[0]
+    assert increments(ask, model, x, y, ThreatModel("L0", 2)) is None
+    blind = Frozen(Staged(model, Detached()), 0)
+    assert increments(blind, model, x, y, ThreatModel("Linf", 0.1)) is None
+
+
 def test_without_a_gradient_the_surface_takes_two_random_directions():
     model = Brightness()
     x, y = torch.rand(1, 1, 8, 8), torch.tensor([1])
@@ -231,6 +246,7 @@ def test_a_model_that_allows_everything_is_measured_whole_and_left_alone():
     assert about["attention_views"] == ["clean", "adversarial"]
     assert arrays["points"].shape == (18, 2)
     assert arrays["channels"].shape == (2, 6)
+    assert arrays["increments"].shape == (2, 10)
     assert arrays["losses_clean"].shape == arrays["norms"].shape == (12, 2)
     assert arrays["surface"].shape == (2, 15, 15)
     assert fingerprint_model(model) == before

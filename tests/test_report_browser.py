@@ -59,7 +59,7 @@ found.count = document.getElementById("gallery-count").textContent;
 found.all = document.querySelectorAll("#pictures li").length;
 const attention = [...document.querySelectorAll(".attention img")];
 found.attention = [attention.length, attention.every((image) => image.complete && image.naturalWidth > 0 && image.alt)];
-found.drawn = ["map of features", "change per channel", "histogram of gradient norms", "cross-entropy against margin", "loss surface", "training curves"]
+found.drawn = ["map of features", "change per channel", "change along ten steps", "histogram of gradient norms", "cross-entropy against margin", "loss surface", "training curves"]
   .map((name) => document.querySelector(`[aria-label="${name}"] svg`).getBoundingClientRect().height > 100);
 const numbers = document.querySelector('table[data-name="attention"]').closest("details");
 numbers.querySelector("summary").focus();
@@ -164,7 +164,7 @@ def test_tables_and_gallery_work(page, tmp_path, size):
     assert {tuple(pair) for pair in found["both"]} == {(found["choice"], found["label"])}
     assert found["count"] == f"{len(found['both'])} of {found['all']} images"
     assert found["attention"] == [12, True]  # six images, clean and adversarial
-    assert found["drawn"] == [True] * 6
+    assert found["drawn"] == [True] * 7
     assert (found["summary"], found["opened"]) == ("Attention as a table", True)
     assert found["large"] == ["true", True, True]
     assert found["wide"], "the page is wider than the window"

@@ -24,11 +24,12 @@ from audit.portraits import features, losses
 from audit.portraits.attention import attention
 from audit.portraits.found import Found, changed, one_each, spread, stored_images
 from audit.portraits.history import training_table
+from audit.portraits.increments import increments
 from audit.portraits.layers import answers_at, inputs_at, places
 from audit.portraits.subject import Subject, sitting
 from audit.rng import Stream, derive_seed
 
-VERSION, FILE = 1, "portraits.npz"
+VERSION, FILE = 2, "portraits.npz"
 SMALL = 1024  # pixels: larger images are measured on fewer
 NO_CONVOLUTION = "the network has no two-dimensional convolution with an extent"
 NOTHING_BROKEN = "no stored adversarial image"
@@ -146,6 +147,13 @@ class Sitting:
         )
         self.arrays |= {"channels": np.stack([features.moved(before, after), features.moved(before, noise)])}
         self.about |= {"convolution": path, "channel_images": len(clean)}
+        few = slice(0, 32 if self.small else 8)
+        steps = increments(
+            Frozen(subject.network, subject.seed), lambda rows: subject.each(lambda part: answers_at(subject.network, path, part), rows),
+            self.x[few], self.y[few], self.plan.threat,
+        )  # fmt: skip
+        if steps is not None:
+            self.arrays["increments"] = steps
 
     def _losses(self, subject: Subject) -> None:
         self.arrays["losses_clean"] = losses.both_losses(subject.each(subject.model, self.x), self.y)
