@@ -24,7 +24,7 @@ from audit.portraits.features import as_noisy, flat, moved, strangers
 from audit.portraits.found import Found, changed, one_each, spread
 from audit.portraits.history import training_table
 from audit.portraits.increments import increments
-from audit.portraits.layers import inputs_at, places
+from audit.portraits.layers import inputs_at, operations, places
 from audit.testing import Linear
 from audit.types import ThreatModel
 from audit.verify import reverify
@@ -114,6 +114,18 @@ def test_the_last_layers_are_found_in_any_network():
     assert places(staged, torch.rand(1, 1, 8, 8)) == ("network.body.2", "network.head")
     model, x = TinyCNN(), torch.rand(5, 1, 8, 8)
     assert torch.allclose(F.linear(inputs_at(model, "head", x), model.head.weight, model.head.bias), model(x))
+
+
+def test_a_costly_network_is_measured_on_fewer_images(monkeypatch):
+    assert operations(TinyCNN(), torch.rand(1, 1, 8, 8)) == 64 * 6 * 9 + 9 * 6 * 54 + 54 * 4
+    assert operations(Brightness(), torch.rand(1, 1, 8, 8)) == 0
+    for cost, rows in ((1, 200), (16e9 / 50, 50), (1e12, 16)):
+        sitting = posed(TinyCNN())
+        sitting.cost = cost
+        assert sitting._afford(16, draw.FEWEST, draw.MOST) == rows
+    assert posed(Moody()).cost > 1
+    monkeypatch.setattr(draw, "operations", lambda *_: 1 // 0)
+    assert posed(TinyCNN()).cost == 1
 
 
 def test_channels_move_by_the_mean_change():
