@@ -35,6 +35,7 @@ LIBRARIES = (
     ("setuptools", "pkg_resources", "robustbench", "pkg_resources, which robustbench imports"),
     ("onnx2torch", "onnx2torch", "onnx", "ONNX graphs with their gradient"),
     ("ray", "ray", "ray", "audits on a cluster"),
+    ("scikit-learn", "sklearn", "tsne", "t-SNE in the report; principal components without it"),
 )
 
 

@@ -41,6 +41,12 @@ def channels(values: NDArray[Any]) -> Table:
     return {"titles": ["channel", "#under attack", "#under noise"], "rows": rows, "share": share, "top": top, "all": len(order), **means}  # fmt: skip
 
 
+def increments(values: NDArray[Any]) -> Table:
+    """How far each step moves the activations, of an attack and of noise."""
+    rows = [[f"step {i}", short(float(a)), short(float(b))] for i, (a, b) in enumerate(values.T, 1)]
+    return {"titles": ["step", "#of an attack", "#of noise"], "rows": rows}
+
+
 def losses(clean: NDArray[Any], adversarial: NDArray[Any] | None) -> Table:
     """Medians of cross-entropy and margin, and on how many images the cross-entropy is exactly zero."""
     sets = [("clean", clean), *([] if adversarial is None else [("adversarial", adversarial)])]

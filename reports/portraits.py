@@ -15,7 +15,7 @@ from reports import portrait_numbers as numbers
 from reports.attention import attention_cards
 from reports.planes import surface
 from reports.scatter import ce_against_margin, feature_map
-from reports.series import channel_bars, norm_histogram, training_curves
+from reports.series import channel_bars, increment_lines, norm_histogram, training_curves
 from reports.wording import sentence
 
 TITLES = {
@@ -53,7 +53,7 @@ def read_portraits(run_dir: Path, classes: Sequence[str]) -> Portraits | None:
 
 def page_portraits(run_dir: Path, classes: Sequence[str]) -> dict[str, Any]:
     """Parts of the page by name, each None where there is nothing to draw: `attention` (cards), and with `drawing`,
-    `titles` and `rows` of their table: `features`, `channels`, `losses`, `norms`, `surface`, `training`; and `notes`:
+    `titles` and `rows` of their table: `features`, `channels`, `increments`, `losses`, `norms`, `surface`, `training`; and `notes`:
     what was left out, as sentences.
     """
     found = read_portraits(run_dir, classes)
@@ -93,6 +93,11 @@ def _channels(found: Portraits) -> Any:
     }  # fmt: skip
 
 
+def _increments(found: Portraits) -> Any:
+    values = found.finite("increments")
+    return {"drawing": Markup(increment_lines(values)), **numbers.increments(values)}
+
+
 def _losses(found: Portraits) -> Any:
     clean, adversarial = found.finite("losses_clean"), found.arrays.get("losses_adversarial")
     drawing = ce_against_margin(clean, adversarial)
@@ -120,6 +125,6 @@ def _training(found: Portraits) -> Any:
 
 
 PARTS: dict[str, Callable[[Portraits], Any]] = {
-    "attention": _attention, "features": _features, "channels": _channels, "losses": _losses, "norms": _norms,
+    "attention": _attention, "features": _features, "channels": _channels, "increments": _increments, "losses": _losses, "norms": _norms,
     "surface": _surface, "training": _training,
 }  # fmt: skip

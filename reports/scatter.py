@@ -27,12 +27,13 @@ def feature_map(
         for k in np.unique(label):
             colour = PALETTE[int(k) % len(PALETTE)]
             clean, moved = (points[(label == k) & (is_adversarial == kind)] for kind in (False, True))
-            axes.plot(clean[:, 0], clean[:, 1], "o", ms=4, color=colour, alpha=0.75, mew=0)
+            axes.plot(clean[:, 0], clean[:, 1], "o", ms=4, color=colour, mew=0)
             axes.plot(moved[:, 0], moved[:, 1], "x", ms=6, color=colour, mew=1.6)
         for k in np.unique(label[~is_adversarial]):
             _named(axes, points[(label == k) & ~is_adversarial], class_name(int(k), classes))
         axes.plot([], [], "o", ms=4, color=MUTED, label="clean")
         axes.plot([], [], "x", ms=6, mew=1.6, color=MUTED, label="adversarial, by its true class")
+        axes.spines[:].set_visible(False)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)

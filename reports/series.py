@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, STYLE, new_figure, panels, to_svg
@@ -23,18 +23,31 @@ def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(7.2, 2.8)
         places = np.arange(len(order))
-        axes.stairs(
-            attacked[order], np.arange(len(order) + 1) - 0.5, fill=True, color=ADAPTIVE, label="adversarial less clean"
-        )
-        axes.plot(
-            places, noised[order], drawstyle="steps-mid", color=CLAIMED, lw=1.2, label="noise as large, less clean"
-        )
+        edges = np.arange(len(order) + 1) - 0.5
+        axes.stairs(attacked[order], edges, fill=True, color=ADAPTIVE, alpha=0.25)
+        axes.stairs(attacked[order], edges, color=ADAPTIVE, lw=1.4, label="adversarial less clean")
+        axes.step(places, noised[order], "--", where="mid", color=CLAIMED, lw=1.4, label="noise as large, less clean")
         axes.set_xlim(-0.5, len(order) - 0.5)
         axes.set_ylim(0, None)
         axes.set_xlabel("channels, most moved first")
         axes.set_ylabel("mean |change|")
         axes.legend(frameon=False)
         return to_svg(figure, f"Change of {len(order)} channels under attack and under noise")
+
+
+def increment_lines(values: NDArray[Any]) -> str:
+    """Mean |change| of the activations at each step, of an attack and of noise: (2, steps)."""
+    with mpl.rc_context(STYLE):
+        figure, axes = new_figure(7.2, 2.4)
+        steps = np.arange(1, values.shape[1] + 1)
+        axes.plot(steps, values[0], "o-", ms=4, color=ADAPTIVE, label="step of an attack")
+        axes.plot(steps, values[1], "x--", ms=5, color=CLAIMED, label="step of noise")
+        axes.set_xticks(steps)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("step")
+        axes.set_ylabel("mean |change|")
+        axes.legend(frameon=False)
+        return to_svg(figure, "Change of the activations at each step of an attack and of noise")
 
 
 def norm_histogram(norms: NDArray[Any]) -> str:
@@ -80,6 +93,7 @@ def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
                 rest and min(v.min() for v in rest.values()) > 0 and max(v.max() / v.min() for v in rest.values()) > 30
             ):
                 ax.set_yscale("log")
+                ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
             ax.legend(frameon=False)
         axes[-1].set_xlabel(columns[0])

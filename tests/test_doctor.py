@@ -13,7 +13,7 @@ from audit import doctor, registry
 from audit.cli import main
 
 PROJECT = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
-EXTRAS = ("art", "foolbox", "onnx", "robustbench", "ray")
+EXTRAS = ("art", "foolbox", "onnx", "robustbench", "ray", "tsne")
 
 
 def named(requirements: list[str]) -> set[str]:

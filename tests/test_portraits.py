@@ -23,7 +23,8 @@ from audit.portraits.draw import FILE, Sitting
 from audit.portraits.features import as_noisy, flat, moved, strangers
 from audit.portraits.found import Found, changed, one_each, spread
 from audit.portraits.history import training_table
-from audit.portraits.layers import inputs_at, places
+from audit.portraits.increments import increments
+from audit.portraits.layers import inputs_at, operations, places
 from audit.testing import Linear
 from audit.types import ThreatModel
 from audit.verify import reverify
@@ -115,6 +116,18 @@ def test_the_last_layers_are_found_in_any_network():
     assert torch.allclose(F.linear(inputs_at(model, "head", x), model.head.weight, model.head.bias), model(x))
 
 
+def test_a_costly_network_is_measured_on_fewer_images(monkeypatch):
+    assert operations(TinyCNN(), torch.rand(1, 1, 8, 8)) == 64 * 6 * 9 + 9 * 6 * 54 + 54 * 4
+    assert operations(Brightness(), torch.rand(1, 1, 8, 8)) == 0
+    for cost, rows in ((1, 200), (16e9 / 50, 50), (1e12, 16)):
+        sitting = posed(TinyCNN())
+        sitting.cost = cost
+        assert sitting._afford(16, draw.FEWEST, draw.MOST) == rows
+    assert posed(Moody()).cost > 1
+    monkeypatch.setattr(draw, "operations", lambda *_: 1 // 0)
+    assert posed(TinyCNN()).cost == 1
+
+
 def test_channels_move_by_the_mean_change():
     before, after = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
     after[0, 1], after[1, 1, 0, 0] = 1.0, -4.0
@@ -182,6 +195,20 @@ def test_the_surface_of_a_linear_model_falls_along_its_gradient(norm, drop):
     assert values[1, 0, middle] == pytest.approx(1.0 + 0.1 * drop, abs=1e-5)
 
 
+def test_steps_up_the_gradient_move_a_linear_model_at_once_and_then_nothing_more():
+    model, x, y = linear()
+    ask = Frozen(model, 0)
+    attack, noise = increments(ask, model, x, y, ThreatModel("Linf", 0.1))
+    assert attack[:4] == pytest.approx(
+        [0.25 * 0.1 * 3.5 / 2] * 4, rel=1e-4
+    )  # half of the maps, the second logit, is constant
+    assert attack[4:] == pytest.approx([0.0] * 6, abs=1e-7)  # the corner of the ball is reached
+    assert 0 < noise.mean() < attack[0]
+    assert increments(ask, model, x, y, ThreatModel("L0", 2)) is None
+    blind = Frozen(Staged(model, Detached()), 0)
+    assert increments(blind, model, x, y, ThreatModel("Linf", 0.1)) is None
+
+
 def test_without_a_gradient_the_surface_takes_two_random_directions():
     model = Brightness()
     x, y = torch.rand(1, 1, 8, 8), torch.tensor([1])
@@ -231,6 +258,7 @@ def test_a_model_that_allows_everything_is_measured_whole_and_left_alone():
     assert about["attention_views"] == ["clean", "adversarial"]
     assert arrays["points"].shape == (18, 2)
     assert arrays["channels"].shape == (2, 6)
+    assert arrays["increments"].shape == (2, 10)
     assert arrays["losses_clean"].shape == arrays["norms"].shape == (12, 2)
     assert arrays["surface"].shape == (2, 15, 15)
     assert fingerprint_model(model) == before

@@ -59,7 +59,7 @@ found.count = document.getElementById("gallery-count").textContent;
 found.all = document.querySelectorAll("#pictures li").length;
 const attention = [...document.querySelectorAll(".attention img")];
 found.attention = [attention.length, attention.every((image) => image.complete && image.naturalWidth > 0 && image.alt)];
-found.drawn = ["map of features", "change per channel", "histogram of gradient norms", "cross-entropy against margin", "loss surface", "training curves"]
+found.drawn = ["map of features", "change per channel", "change along ten steps", "histogram of gradient norms", "cross-entropy against margin", "loss surface", "training curves"]
   .map((name) => document.querySelector(`[aria-label="${name}"] svg`).getBoundingClientRect().height > 100);
 const numbers = document.querySelector('table[data-name="attention"]').closest("details");
 numbers.querySelector("summary").focus();
@@ -69,6 +69,15 @@ found.opened = numbers.open;
 const larger = document.querySelector("#pictures li:not([hidden]) button");
 larger.click();
 found.large = [larger.getAttribute("aria-expanded"), larger.closest("li").classList.contains("large"), larger.innerText.startsWith("smaller")];
+const folded = () => document.querySelectorAll("details:not([open])").length;
+const many = document.querySelector('table[data-name="images"]');
+const row = many.tBodies[0].rows[0];
+for (let i = 0; i < 200; i++) many.tBodies[0].append(row.cloneNode(true));
+found.folded = [folded()];
+dispatchEvent(new Event("beforeprint"));
+found.folded.push(folded(), many.closest("details").open);
+dispatchEvent(new Event("afterprint"));
+found.folded.push(folded());
 found.wide = document.documentElement.scrollWidth <= innerWidth;
 document.querySelector("[data-save]").click();
 Promise.all(saved.map((blob) => blob.text())).then(([csv, data]) => {
@@ -164,9 +173,12 @@ def test_tables_and_gallery_work(page, tmp_path, size):
     assert {tuple(pair) for pair in found["both"]} == {(found["choice"], found["label"])}
     assert found["count"] == f"{len(found['both'])} of {found['all']} images"
     assert found["attention"] == [12, True]  # six images, clean and adversarial
-    assert found["drawn"] == [True] * 6
+    assert found["drawn"] == [True] * 7
     assert (found["summary"], found["opened"]) == ("Attention as a table", True)
     assert found["large"] == ["true", True, True]
+    before, printed, thousand, after = found["folded"]
+    assert before == after > printed == 1  # only the table of all images stays folded
+    assert not thousand
     assert found["wide"], "the page is wider than the window"
     assert found["json"] in ("upheld", "refuted", "inconclusive")
     assert found["name"] == "report.json"

@@ -53,7 +53,7 @@ def test_everything_is_on_the_page_with_words_for_each_picture(run_dir, capsys):
     assert all(
         'role="img" aria-label="' in svg or 'aria-hidden="true"' in svg for svg in re.findall(r"<svg[^>]*>", text)
     )
-    for name in "attention", "features", "channels", "gradient norms", "losses", "loss surface", "training":
+    for name in "attention", "features", "channels", "steps", "gradient norms", "losses", "loss surface", "training":
         assert f'data-name="{name}"' in text
     size = len(text.encode())
     with capsys.disabled():
@@ -165,6 +165,10 @@ def test_tables_hold_the_numbers():
     assert moved["rows"][0] == ["channel 40", "5", "0.25"]
     assert (moved["top"], moved["all"], moved["share"]) == (2, 41, "29.1%")  # 8 of 27.5
     assert numbers.channels(np.zeros((2, 3)))["share"] == "none"
+    assert numbers.increments(np.asarray([[1.0, 2.0], [0.5, 0.25]]))["rows"] == [
+        ["step 1", "1", "0.5"],
+        ["step 2", "2", "0.25"],
+    ]
     assert numbers.losses(np.asarray([[0.0, 9.0], [1.0, -1.0]]), None)["rows"] == [["clean", "2", "0.5", "4", "50.0%"]]
     assert numbers.norms(np.asarray([[0.0, 1.0], [0.0, 3.0]]))["rows"] == [
         ["cross-entropy", "100.0%", "0", "0", "0"], ["margin", "0.0%", "1.1", "2", "2.9"],
@@ -197,7 +201,7 @@ def test_extreme_numbers_can_be_drawn(extreme):
     pairs = np.asarray([[extreme, -extreme], [0.0, extreme]])
     for drawing in (
         scatter.ce_against_margin(pairs, None), scatter.ce_against_margin(pairs, pairs), series.norm_histogram(np.abs(pairs)),
-        planes.surface(np.full((2, 15, 15), extreme), "random"), series.channel_bars(np.full(3, extreme), np.zeros(3)),
+        series.increment_lines(np.full((2, 10), extreme)), planes.surface(np.full((2, 15, 15), extreme), "random"), series.channel_bars(np.full(3, extreme), np.zeros(3)),
         series.training_curves(["epoch", "loss"], np.asarray([[1.0, extreme]])),
         scatter.feature_map(np.full((4, 2), extreme), np.asarray([0, 1, 11, 1]), np.asarray([False, False, False, True]), [], "t-SNE"),
     ):  # fmt: skip
@@ -209,6 +213,8 @@ def test_a_training_table_of_shares_alone_has_one_panel():
         ["epoch", "loss", "train_accuracy", "seconds"], np.asarray([[1, 90.0, 0.5, 7], [2, 1.0, 0.9, 7]])
     )
     assert "train accuracy" in both
+    assert ">100</text>" in both  # on a logarithmic axis, whose labels matplotlib would write as formulas
+    assert "mathdefault" not in both
     assert "seconds" not in both
     assert "100 %" in series.training_curves(["epoch", "probe_clean"], np.asarray([[1, 0.5], [2, 0.9]]))
 

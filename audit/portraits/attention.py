@@ -1,7 +1,8 @@
 """Grad-CAM: where a network looks for the class that it names.
 
-Source: Selvaraju et al. 2017, Eq. 1 and 2. Written out here because the library grad-cam brings OpenCV along, some 60 MB for
-these lines; on the networks of the zoo the two agree to rounding.
+Source: Selvaraju et al. 2017, Eq. 1 and 2. Written out here because the library grad-cam (1.5.7) brings OpenCV along, 150 MB for
+these lines. On four networks of the zoo the maps agree to 2e-6 at the layer's own size; the library also subtracts the
+smallest value of each, and stretches them by another rule.
 """
 
 from __future__ import annotations

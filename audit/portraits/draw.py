@@ -24,12 +24,14 @@ from audit.portraits import features, losses
 from audit.portraits.attention import attention
 from audit.portraits.found import Found, changed, one_each, spread, stored_images
 from audit.portraits.history import training_table
-from audit.portraits.layers import answers_at, inputs_at, places
+from audit.portraits.increments import increments
+from audit.portraits.layers import answers_at, inputs_at, operations, places
 from audit.portraits.subject import Subject, sitting
 from audit.rng import Stream, derive_seed
 
-VERSION, FILE = 1, "portraits.npz"
-SMALL = 1024  # pixels: larger images are measured on fewer
+VERSION, FILE = 3, "portraits.npz"
+MOST, FEWEST = 200, 16  # images
+GIGA = 1e9  # multiplications; a busy core does some 30 of these in a second
 NO_CONVOLUTION = "the network has no two-dimensional convolution with an extent"
 NOTHING_BROKEN = "no stored adversarial image"
 log = logging.getLogger("audit")
@@ -70,17 +72,23 @@ def _stored_key(path: Path) -> str | None:
 
 
 class Sitting:
-    """One measurement of all portraits. Large images are measured on fewer, so that it stays a matter of seconds."""
+    """One measurement of all portraits. Large networks are measured on fewer images, so that it stays a matter of seconds:
+    what each part may cost is counted in multiplications, for a clock would say something else each time.
+    """
 
     def __init__(self, plan: Plan, target: Target, found: list[Found]) -> None:
         self.plan, self.target = plan, target
-        self.small = target.x[0, 0].numel() <= SMALL
+        self.cost = _cost(target.model, target.x[:1], plan.seed)
         self.label = target.y.cpu().numpy()
         self.few = spread(found, self.label, 6)
-        rows = min(len(target.x), 200 if self.small else 48)
+        rows = min(len(target.x), self._afford(16, FEWEST, MOST))
         self.x, self.y = target.x[:rows], target.y[:rows]
         self.pairs = one_each(found, rows)
         self.arrays, self.about = dict[str, Any](), dict[str, Any]()
+
+    def _afford(self, budget: float, least: int, most: int) -> int:
+        """How many passes of one image fit into so many billions of multiplications."""
+        return max(least, min(most, int(budget * GIGA / self.cost)))
 
     def all(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The arrays, and what is said about them as plain JSON."""
@@ -146,6 +154,13 @@ class Sitting:
         )
         self.arrays |= {"channels": np.stack([features.moved(before, after), features.moved(before, noise)])}
         self.about |= {"convolution": path, "channel_images": len(clean)}
+        few = slice(0, self._afford(1.2, 4, 32))
+        steps = increments(
+            Frozen(subject.network, subject.seed), lambda rows: subject.each(lambda part: answers_at(subject.network, path, part), rows),
+            self.x[few], self.y[few], self.plan.threat,
+        )  # fmt: skip
+        if steps is not None:
+            self.arrays["increments"] = steps
 
     def _losses(self, subject: Subject) -> None:
         self.arrays["losses_clean"] = losses.both_losses(subject.each(subject.model, self.x), self.y)
@@ -165,7 +180,7 @@ class Sitting:
         if not len(right):
             raise _Nothing("no image is classified rightly")
         middle = np.argsort(np.abs(margins[right] - np.median(margins[right])), kind="stable")
-        chosen = right[middle[: 4 if self.small else 1]]
+        chosen = right[middle[: self._afford(0.4, 1, 4)]]
         ask, bare = Frozen(subject.model, subject.seed), Frozen(subject.network, subject.seed)
         x, y = self.x[chosen], self.y[chosen]
         found = losses.surface(ask, ask, x, y, self.plan.threat)
@@ -192,6 +207,16 @@ def _attempt(part: Callable[[], None], seed: int) -> str:
         log.exception("a portrait was left out")
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
+
+
+def _cost(model: torch.nn.Module, x: Tensor, seed: int) -> int:
+    """Multiplications of one pass over one image x (1, c, h, w), at least 1; 1 where they cannot be counted."""
+    try:
+        with sitting(model, seed=seed, draws=1) as subject, Stream(seed):
+            return max(1, operations(subject.model, x))
+    except Exception:  # a model is foreign code; what fails here fails again where it is said
+        log.exception("the cost of a pass could not be counted")
+        return 1
 
 
 def _convolution(subject: Subject, x: Tensor) -> str:

@@ -49,6 +49,20 @@ def places(network: nn.Module, x: Tensor) -> tuple[str | None, str | None]:
     return (maps[-1] if maps else None), (heads[-1] if heads else None)
 
 
+def operations(network: nn.Module, x: Tensor) -> int:
+    """Multiplications in the convolutions and linear layers of one pass over one image x (1, c, h, w)."""
+    count = [0]
+
+    def add(call: Call) -> None:
+        weight = network.get_submodule(call[0]).weight
+        assert isinstance(weight, Tensor)
+        count[0] += call[2].numel() // weight.shape[0] * weight.numel()
+
+    with calls(network, add), torch.no_grad():
+        network(x)
+    return count[0]
+
+
 def answers_at(network: nn.Module, path: str, x: Tensor) -> Tensor:
     """What the layer at `path` answered last in a pass over images x (n, c, h, w), detached."""
     return _at(network, path, x, 2)

@@ -43,8 +43,8 @@ def surface(ask: Frozen, guide: Frozen, x: Tensor, y: Tensor, threat: ThreatMode
     """
     gradient = guide.gradient(x, y, margin)[1]
     known = gradient is not None and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
-    first = _scaled(gradient if known and gradient is not None else torch.randn_like(x), threat)
-    second = _scaled(torch.randn_like(x), threat)
+    first = scaled(gradient if known and gradient is not None else torch.randn_like(x), threat)
+    second = scaled(torch.randn_like(x), threat)
     ends = torch.linspace(-REACH, REACH, SIDE, device=x.device)
     values = torch.zeros(len(x), 2, SIDE, SIDE, dtype=torch.float64)
     for i in range(len(x)):
@@ -57,7 +57,7 @@ def surface(ask: Frozen, guide: Frozen, x: Tensor, y: Tensor, threat: ThreatMode
     return {"surface": values.mean(0).numpy().astype(np.float32), "along": "gradient" if known else "random"}
 
 
-def _scaled(direction: Tensor, threat: ThreatModel) -> Tensor:
+def scaled(direction: Tensor, threat: ThreatModel) -> Tensor:
     """The direction (n, c, h, w) with length eps: signs under Linf, else divided by its 2-norm or 1-norm."""
     if threat.norm == "Linf":
         return threat.eps * direction.sign()

@@ -112,5 +112,16 @@
     });
   }
 
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => (part.open = true)));
+  // On paper nothing unfolds: print what is folded, but no table of a thousand images.
+  const unfolded = new Set();
+  addEventListener("beforeprint", () =>
+    document.querySelectorAll("details:not([open])").forEach((part) => {
+      if (part.querySelectorAll("tr").length > 100) return;
+      part.open = true;
+      unfolded.add(part);
+    }));
+  addEventListener("afterprint", () => {
+    unfolded.forEach((part) => (part.open = false));
+    unfolded.clear();
+  });
 })();
