@@ -20,7 +20,7 @@ from reports.wording import sentence
 
 TITLES = {
     "attention": "Grad-CAM", "features": "the map of features", "channels": "the channels", "losses": "cross-entropy against margin",
-    "surface": "the loss surface",
+    "norms": "the histogram of gradient norms", "surface": "the loss surface",
 }  # fmt: skip
 
 

@@ -299,7 +299,7 @@ def test_a_test_time_part_adds_its_pictures():
     ("model", "left_out", "why"),
     [
         (Brightness(), {"attention", "channels", "features"}, "no two-dimensional convolution"),
-        (Silent(), {"attention"}, "no gradient leads from the logits"),
+        (Silent(), {"attention", "norms"}, "no gradient leads from the logits"),
         (Moody(), ALL, "ValueError: one at a time"),
     ],
 )

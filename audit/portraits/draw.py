@@ -33,6 +33,7 @@ VERSION, FILE = 3, "portraits.npz"
 MOST, FEWEST = 200, 16  # images
 GIGA = 1e9  # multiplications; a busy core does some 30 of these in a second
 NO_CONVOLUTION = "the network has no two-dimensional convolution with an extent"
+NO_GRADIENT = "no gradient leads from the losses to the images"
 NOTHING_BROKEN = "no stored adversarial image"
 log = logging.getLogger("audit")
 
@@ -100,6 +101,8 @@ class Sitting:
                 why = _attempt(lambda part=part: part(subject), derive_seed(seed, name))  # type: ignore[misc]
                 if why:
                     notes[name] = why
+        if "losses" not in notes and "norms" not in self.arrays:
+            notes["norms"] = NO_GRADIENT
         return self.arrays, {**self.about, "notes": notes}
 
     def _adversarial(self, chosen: list[Found]) -> tuple[Tensor, Tensor, Tensor]:
