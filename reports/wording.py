@@ -27,18 +27,21 @@ REFUSED = "refused: no attack saw the whole defense"
 
 
 def route_cells(family: Mapping[str, Any]) -> list[str]:
-    """The figures of one attack along its routes, as printed; a bound where only survivors were attacked."""
+    """The figures of one attack along its routes, as printed; marked where the last is a bound or another length's."""
     cells = []
     for name, _ in ROUTES:
         figure = family[name]
-        bound = name == "end_to_end" and family["cumulative"]
+        mark = _mark(family) if name == "end_to_end" else ""
         low, high = figure["interval"] or (0, 0)
-        cells.append(
-            ""
-            if figure["accuracy"] is None
-            else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{' *' if bound else ''}"
-        )
+        cells.append("" if figure["accuracy"] is None else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{mark}")
     return cells
+
+
+def _mark(family: Mapping[str, Any]) -> str:
+    """A star where only survivors were attacked, a dagger where the attack ran end to end with other parameters."""
+    if family["cumulative"]:
+        return " *"
+    return "" if family["step"] in (None, f"e2e-{family['attack']}") else " †"
 
 
 def routes_note(data: Mapping[str, Any]) -> str:
@@ -48,8 +51,9 @@ def routes_note(data: Mapping[str, Any]) -> str:
         "such defenses measure; first success and lowest margin are two other images of the same attack. End to end: the "
         "attack saw the whole defense."
     )
-    starred = any(family["cumulative"] for family in data["routes"])
-    return note + (" * counts what this attack and all before it leave." if starred else "")
+    marks = {_mark(family): family["step"] for family in data["routes"]}
+    starred = " * counts what this attack and all before it leave." if " *" in marks else ""
+    return note + starred + (f" † the same attack with the parameters of {marks[' †']}." if " †" in marks else "")
 
 
 def curve_rows(data: Mapping[str, Any]) -> list[list[str]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reports import figures, iterations, matrix, opening
+from reports.wording import route_cells, routes_note
 from tests.built import built, claimed, control, mask, ran
 
 
@@ -133,3 +134,22 @@ def test_class_names_in_a_figure_are_neither_formulas_nor_markup():
     drawing = figures.logit_heatmap(results, [r"$\nosuch{$", "<script>alert(1)</script>"])
     assert r"$\nosuch{$" in drawing
     assert "<script" not in drawing
+
+
+def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
+    nothing = {"accuracy": None, "interval": None}
+    found = {"accuracy": 0.19, "interval": [0.13, 0.25]}
+    rows = {
+        "bare": found,
+        "transfer": found,
+        "first": nothing,
+        "lowest": nothing,
+        "end_to_end": found,
+        "cumulative": False,
+    }
+    own = rows | {"attack": "pgd-20", "step": "e2e-pgd-20"}
+    longer = rows | {"attack": "pgd-100", "step": "e2e-pgd-20"}
+    assert route_cells(own)[-1] == "19.0% [13.0%, 25.0%]"
+    assert route_cells(longer)[-1] == "19.0% [13.0%, 25.0%] †"
+    assert "†" not in routes_note({"routes": [own]})
+    assert routes_note({"routes": [own, longer]}).endswith("† the same attack with the parameters of e2e-pgd-20.")
