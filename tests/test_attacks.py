@@ -134,12 +134,6 @@ def test_an_unsupported_norm_is_named():
         registry.attacks.load("pgd")(model, x, y, ThreatModel("L2", 0.5), seed=0)
 
 
-def test_square_refuses_images_that_its_L2_patches_do_not_fit():
-    model, x, y = planted.Brightness(), torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
-    with pytest.raises(Unsupported, match="at least 5 x 5"):
-        registry.attacks.load("square")(model, x, y, ThreatModel("L2", 0.5), seed=0)
-
-
 def test_the_margin_loss_is_positive_where_the_class_is_wrong():
     logits = torch.tensor([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
     assert margin_loss(logits, torch.tensor([0, 1])).tolist() == [-1.0, 2.0]

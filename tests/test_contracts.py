@@ -36,6 +36,7 @@ def test_no_attack_file_may_import_the_library_of_another():
     }
     helpers = {"audit.attacks.art_cw": "art", "audit.attacks.art_estimator": "art"}
     helpers |= {"audit.attacks.art_walks": "art", "audit.attacks.torchattacks_shapes": "torchattacks"}
+    helpers["audit.attacks.autoattack_shapes"] = "pyautoattack"
     assert wrappers - set(helpers) == set(libraries)
     libraries |= helpers
     for module, own in libraries.items():

@@ -7,18 +7,17 @@ image per sample, or the clean image; FAB the nearest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from pyautoattack.fab_pt import FABAttack_PT
-from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
+from audit.attacks.autoattack_shapes import AnySize
 from audit.attacks.common import attack, margin_loss, one_of
 from audit.attacks.rounds import TARGETS, best_of, in_rounds
-from audit.errors import Unsupported
 from audit.geometry import distance
 from audit.types import Norm, ThreatModel
 
@@ -193,14 +192,8 @@ def fab_t(
     return _fab(model, x, y, threat, n_iter, min(n_target_classes, _classes(model, x) - 1), 1)
 
 
-def _large_enough(threat: ThreatModel, shape: Sequence[int]) -> str:
-    if threat.norm == "Linf" or min(shape[1:]) >= 5:
-        return ""
-    return f"attack 'square' needs images of at least 5 x 5 under {threat.norm}, got {' x '.join(map(str, shape[1:]))}"
-
-
 @attack(
-    "square", library=LIBRARY, norms=NORMS, needs="scores", fits=_large_enough, reach=3.0,
+    "square", library=LIBRARY, norms=NORMS, needs="scores", reach=3.0,
     reference="Andriushchenko et al. 2020, arXiv 1912.00049", check=one_of("square", "target", TARGETS),
     cost=in_rounds(lambda params: (1 + int(params["n_queries"]), 0)),
 )  # fmt: skip
@@ -212,11 +205,10 @@ def square(
 
     rescale: 0 shrinks the patches as for 10,000 queries, as AutoAttack does however few are asked; 1 shrinks them over
     `n_queries`, as the attack's own paper and ART do. With 1,000 queries that breaks clearly more images.
+    Under L2 and L1 the library's first patches may leave the image; `audit.attacks.autoattack_shapes` cuts them off.
     target: the library's targeted mode, down the cross-entropy of the target; what ends in a third class comes back clean.
     """
-    if obstacle := _large_enough(threat, x.shape[1:]):
-        raise Unsupported(obstacle)
-    engine = SquareAttack(
+    engine = AnySize(
         model, norm=threat.norm, n_queries=n_queries, eps=threat.eps, p_init=0.8, n_restarts=1, seed=seed,
         device=x.device, resc_schedule=bool(rescale),
     )  # fmt: skip
@@ -224,6 +216,6 @@ def square(
     def run(goal: Tensor | None) -> Tensor:
         engine.targeted = goal is not None
         result: Tensor = engine.perturb(x, y if goal is None else goal)
-        return result
+        return result.clamp(*threat.bounds)  # the library's sums under L1 may end a rounding error outside
 
     return best_of("square", run, model, x, y, target=target)
