@@ -8,8 +8,10 @@ from dataclasses import replace
 from audit import registry
 from audit.errors import MissingDependency, UnknownName
 from audit.papers import PaperClaim, claims_of
+from audit.types import ThreatModel, show_eps
 
 UNSAID = {"cw": "it does not say which C&W attack", "targeted": "it does not say towards which class"}
+PLACES = 3  # named in one sentence
 LENGTHS = ("queries", "n_queries", "n_draws", "steps", "n_iter")  # of C&W Linf, which has two, the queries
 
 
@@ -26,6 +28,23 @@ def lines(defense: str, dataset: str) -> list[PaperClaim]:
         plain = replace(line, params={option: value for option, value in line.params.items() if option != "case"})
         first.setdefault((line.attack, json.dumps(plain.params, sort_keys=True)), plain)
     return sorted(first.values(), key=lambda c: not timed(c))
+
+
+def borrowed(defense: str, dataset: str, threat: ThreatModel) -> tuple[str, ...]:
+    """That the attacks of suite "claimed" come from claims for another data set or ball, in a sentence; else nothing."""
+    found = lines(defense, dataset)
+    if not found or any(c.dataset == dataset and _ball(c.norm, c.eps) == _ball(threat.norm, threat.eps) for c in found):
+        return ()
+    places = list(dict.fromkeys(f"{c.dataset} at {c.norm} {c.eps_text or 'no printed radius'}" for c in found))
+    more = f" and {len(places) - PLACES} more" if len(places) > PLACES else ""
+    return (
+        f"the claimed attacks are those of claims for {', '.join(places[:PLACES])}{more}; none is for {dataset} at "
+        f"{threat.norm} {show_eps(threat.eps)}",
+    )
+
+
+def _ball(norm: str, eps: float | None) -> tuple[str, float | None]:
+    return norm, None if eps is None else round(eps, 6)
 
 
 def timed(line: PaperClaim) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from audit import registry
 from audit.claimed import UNNAMED, by_hand, runnable
@@ -18,6 +19,18 @@ def own_claims(known: Defense) -> tuple[Claim, ...]:
     """The robust accuracies that a defense's own paper prints for it: those it brings, and those of `audit.papers`."""
     printed = (line.judged() for line in claims_of(known.name, own=True))
     return (*known.claims, *(claim for claim in printed if claim is not None))
+
+
+def told_claims(known: Defense, dataset: str) -> list[dict[str, Any]]:
+    """Every robust accuracy that is printed for a defense, as a report keeps it: `Claim` as plain data, and `own`.
+
+    own: its own paper puts it forward; False for what other papers print of it. Those for this data set come first, and
+    among them its own.
+    """
+    lines = ((line.judged(), line.own) for line in claims_of(known.name))
+    told = [*((claim, True) for claim in known.claims), *((claim, own) for claim, own in lines if claim is not None)]
+    told.sort(key=lambda found: (found[0].dataset != dataset, not found[1]))
+    return [{**asdict(claim), "own": own} for claim, own in told]
 
 
 def printed_claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:
@@ -51,14 +64,15 @@ def stated_claim(
     """The claim that was typed, else the line asked for, else the paper's lowest for this model, else None.
 
     None leaves the claim to be measured. own_images: no printed claim speaks of them. Raises BadInput for a line about
-    another network.
+    another network; one that names none is for any.
     """
     if asked.robust is not None:
         name = str(checkpoint.architecture.get("name", "unknown"))
         return Claim(known.name, dataset, name, threat, asked.attack, asked.robust, "typed", asked.clean, basis="typed")
     if asked.line is not None:
-        network = f"{checkpoint.architecture.get('name')} of width {checkpoint.architecture.get('width')}"
-        _same(asked.line, "network", f"{asked.line.architecture or 'unknown'} of width 1.0", network)
+        if asked.line.architecture:  # Madry et al. and others name no network
+            network = f"{checkpoint.architecture.get('name')} of width {checkpoint.architecture.get('width')}"
+            _same(asked.line, "network", f"{asked.line.architecture} of width 1.0", network)
         return asked.line.judged()
     claims = [] if own_images else printed_claims(known, dataset, checkpoint, threat)
     return min(claims, key=lambda c: c.robust_acc, default=None)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from audit import __version__, registry
 from audit.accepted import accepts, numbers
+from audit.claim_lines import borrowed
 from audit.claimed import UNNAMED, Chosen, choose
-from audit.claims import Asked, chosen_line, expected_clean, meant, own_claims, radius, stated_claim
+from audit.claims import Asked, chosen_line, expected_clean, meant, radius, stated_claim, told_claims
 from audit.datasets import Dataset
 from audit.device import exact, find_device
 from audit.engine import Target
@@ -110,10 +111,11 @@ def prepare(
         "expected_clean_acc": expected_clean(subject.checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
     }  # fmt: skip
     record = {**sources.record(subject.images), **({} if isinstance(given, str) else {"session": True})}
+    from_others = borrowed(name, dataset, subject.threat) if suite == "claimed" and line is None else ()
     runtime = _runtime(subject) | {
         "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "sources": record,
         "unsupported": [
-            *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
+            *from_others, *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
         ],
     }  # fmt: skip
     plan = Plan(_plain(identity), resolve_temperature(steps, seen["logit_gap"]), seen, _plain(runtime))
@@ -177,7 +179,7 @@ def _runtime(subject: Subject) -> dict[str, Any]:
     """What a reader wants to know and another machine may change."""
     return {
         "device": str(subject.x.device), "weights": str(subject.checkpoint.path), "data_source": subject.images.source,
-        "classes": list(subject.images.classes), "paper_claims": [asdict(c) for c in own_claims(subject.known)],
+        "classes": list(subject.images.classes), "paper_claims": told_claims(subject.known, subject.dataset or ""),
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip
 

@@ -52,8 +52,7 @@ def render_markdown(data: Mapping[str, Any]) -> str:
 def _papers(data: Mapping[str, Any]) -> list[str]:
     """The printed claims that speak of these images, beside what was measured; then what the others are for."""
     rows = [
-        f"| {_cell(row['source'])} | {_cell(row['attack'])} | {row['robust']} | {row['measured']} | "
-        f"{'no: another ' + row['differs'] if row['differs'] else 'yes'} |"
+        f"| {_cell(row['source'])} | {_cell(row['attack'])} | {row['robust']} | {row['measured']} | {row['network']} |"
         for row in beside(data)
     ]
     head = ["", "| the paper | attack | claims | measured here | network as in the paper |", "|---|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""What the paper claims beside what was measured here, and which claims nothing here speaks of."""
+"""What the papers claim beside what was measured here, and which claims nothing here speaks of."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from reports.wording import attack_figure, fair, percent
 
 ELSEWHERE = {"data set", "images", "eps", "norm"}
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
+SENTENCES = 4  # on what claims about something else are for
 NOT_RUN = "its attack was not run"
 
 
 def beside(data: Mapping[str, Any]) -> list[dict[str, str]]:
     """A row for each printed claim about these images and this ball: its number, and what its attack left here.
 
-    Keys: source, attack, clean, robust, measured, differs (the network or its width, where these are not the paper's).
+    Keys: source, attack, whose (the attack, with the source of a line of another paper), clean, robust, measured, differs
+    (the network or its width, where these are not the paper's), network (the same in words).
     """
     rows = []
     for claim in data["paper_claims"]:
@@ -26,21 +28,41 @@ def beside(data: Mapping[str, Any]) -> list[dict[str, str]]:
             rows.append({
                 "source": claim["source"], "attack": claim["attack"], "clean": percent(claim["clean_acc"]),
                 "robust": percent(claim["robust_acc"]), "measured": _measured(claim, data), "differs": differs,
+                "whose": claim["attack"] if claim.get("own", True) else f"{claim['attack']} ({claim['source']})",
+                "network": _network(claim, differs),
             })  # fmt: skip
     return rows
 
 
+def _network(claim: Mapping[str, Any], differs: str) -> str:
+    if not claim["architecture"]:
+        return "the paper names none"
+    return f"no: another {differs}" if differs else "yes"
+
+
 def elsewhere(data: Mapping[str, Any]) -> list[str]:
-    """A sentence for each data set, network and ball that the paper's other claims are for."""
+    """A sentence for each data set, network and ball that the other claims are for; those of this data set first.
+
+    Of more than `SENTENCES` the rest is counted in one.
+    """
     others = (c for c in data["paper_claims"] if ELSEWHERE & set(fair(c, data).split(", ")))
     groups = Counter(
         (c["dataset"], c["architecture"], f"{c['threat']['norm']} {show_eps(c['threat']['eps'])}") for c in others
     )
-    return [
-        f"{count} printed claim{'s are' if count > 1 else ' is'} for {dataset}{f' with {network}' if network else ''} at "
-        f"{ball}; nothing here speaks of {'them' if count > 1 else 'it'}."
-        for (dataset, network, ball), count in groups.items()
+    named = sorted(groups.items(), key=lambda group: group[0][0] != data["dataset"]["name"])
+    said = [
+        _sentence(f"{dataset}{f' with {network}' if network else ''} at {ball}", count)
+        for (dataset, network, ball), count in named[:SENTENCES]
     ]
+    if rest := named[SENTENCES:]:
+        sets = ", ".join(dict.fromkeys(dataset for (dataset, _, _), _ in rest))
+        said.append(_sentence(f"{sets} with other networks or at other radii", sum(count for _, count in rest)))
+    return said
+
+
+def _sentence(what: str, count: int) -> str:
+    many = count > 1
+    return f"{count} printed claim{'s are' if many else ' is'} for {what}; nothing here speaks of {'them' if many else 'it'}."
 
 
 def _measured(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:

@@ -132,7 +132,7 @@ def claim_line(data: Mapping[str, Any]) -> str:
         return NO_CLAIM
     least = "at least " if claim["basis"] == "measured" and data["claimed"]["unknown"] else ""
     line = f"Under audit: {least}{claim['robust_acc']:.1%} robust accuracy under {claim['attack']} ({claim['source']})."
-    if claim["basis"] == "measured" and data["paper_claims"]:
+    if claim["basis"] == "measured" and any(c.get("own", True) for c in data["paper_claims"]):
         line += UNMATCHED
     return line
 

@@ -7,8 +7,18 @@ from types import SimpleNamespace
 import pytest
 
 from audit import papers, registry
+from audit.claim_lines import borrowed
 from audit.claimed import choose, runnable, typed
-from audit.claims import Asked, chosen_line, meant, own_claims, printed_claims, radius, stated_claim
+from audit.claims import (
+    Asked,
+    chosen_line,
+    meant,
+    own_claims,
+    printed_claims,
+    radius,
+    stated_claim,
+    told_claims,
+)
 from audit.errors import BadInput, UnknownName, Unsupported
 from audit.papers import find
 from audit.preparation import prepare
@@ -391,6 +401,44 @@ def test_what_is_held_against_a_model():
         stated(half, line)
     typed_one = stated(half, Asked(robust=0.9, attack="pgd-100"))
     assert (typed_one.robust_acc, typed_one.basis, typed_one.attack) == (0.9, "typed", "pgd-100")
+
+
+def test_a_line_that_names_no_network_can_be_audited_on_any():
+    trained, line = registry.defenses.load("pgd_at"), find("madry-t1-r4-pgd")
+    assert line.architecture == ""
+    for network, width in (("small_cnn", 0.5), ("lenet", 1.0)):
+        checkpoint = SimpleNamespace(architecture={"name": network, "width": width})
+        stated = stated_claim(
+            Asked(line=line), trained, "mnist", checkpoint, ThreatModel("Linf", 0.3), own_images=False
+        )
+        assert (stated.basis, stated.robust_acc, stated.attack) == ("paper", line.value, "pgd-100")
+
+
+def test_a_report_keeps_what_every_paper_prints_of_a_defense():
+    """The lines that suite "claimed" takes its attacks from, which for these are all of other papers' tables."""
+    for name, count in {"distillation": 4, "undefended": 66, "pgd_at": 71, "trades": 11, "mart": 3}.items():
+        told = told_claims(registry.defenses.load(name), "mnist")
+        assert (len(told), {claim["own"] for claim in told}) == (count, {False})
+        ours = [claim["dataset"] == "mnist" for claim in told]
+        assert ours == sorted(ours, reverse=True)
+    told = told_claims(registry.defenses.load("tpap"), "cifar10")
+    assert [claim["own"] for claim in told[:10]] == [True] * 10
+    assert len(told) == 30
+
+
+@pytest.mark.parametrize(
+    ("defense", "dataset", "eps", "sentence"),
+    [
+        ("undefended", "fashion_mnist", 8 / 255, "those of claims for fashion_mnist at Linf 0.2; none is for fashion_mnist at Linf 8/255"),
+        ("undefended", "fashion_mnist", 0.2, None),
+        ("pgd_at", "fashion_mnist", 0.1, "and "),
+        ("a defense without claims", "mnist", 0.3, None),
+    ],
+)  # fmt: skip
+def test_attacks_of_claims_about_something_else_are_said_to_be(defense, dataset, eps, sentence):
+    said = borrowed(defense, dataset, ThreatModel("Linf", eps))
+    assert len(said) == (sentence is not None)
+    assert sentence is None or sentence in said[0]
 
 
 def test_each_defense_has_the_claims_of_its_paper():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
+import jsonschema
 import pytest
 
+from audit import run
+from reports.markdown import render_markdown
 from reports.papers import beside, elsewhere
 
 
@@ -102,10 +108,37 @@ def test_claims_about_something_else_are_counted_in_plain_words():
     )
     assert len(beside(data)) == 1
     assert elsewhere(data) == [
-        "2 printed claims are for cifar10 with resnet at Linf 8/255; nothing here speaks of them.",
         "1 printed claim is for fashion_mnist with lenet at Linf 0.1; nothing here speaks of it.",
+        "2 printed claims are for cifar10 with resnet at Linf 8/255; nothing here speaks of them.",
     ]
     assert elsewhere(report(claim("fgsm"))) == []
+
+
+def test_a_line_of_another_paper_says_whose_it_is_and_one_without_a_network_says_so():
+    own, other = beside(report(claim("bim-40", own=True), claim("bim-40", network="", own=False)))
+    assert (own["whose"], own["network"]) == ("bim-40", "yes")
+    assert (other["whose"], other["network"]) == ("bim-40 (Table 3)", "the paper names none")
+    assert beside(report(claim("bim-40"), width=0.5))[0]["network"] == "no: another width"
+
+
+def test_many_claims_about_something_else_stay_a_few_lines_with_those_of_this_data_set_first():
+    others = [claim("fgsm", "cifar10", f"net-{i}") for i in range(5)]
+    said = elsewhere(report(*others, claim("fgsm", "svhn"), claim("fgsm", eps=0.1)))
+    assert len(said) == 5
+    assert said[0].startswith("1 printed claim is for fashion_mnist with lenet at Linf 0.1")
+    assert said[-1] == (
+        "3 printed claims are for cifar10, svhn with other networks or at other radii; nothing here speaks of them."
+    )
+
+
+@pytest.mark.slow
+def test_a_run_of_the_attacks_that_other_papers_name_shows_their_claims(tmp_path):
+    data = run("distillation", suite="claimed", n=8, out=tmp_path / "r", settings=["cw-linf.queries=40"]).to_dict()
+    schema = json.loads(resources.files("reports").joinpath("schema/report-1.json").read_text())
+    jsonschema.validate(json.loads(json.dumps(data)), schema)
+    assert len(data["paper_claims"]) == 4
+    assert not any(c["own"] for c in data["paper_claims"])
+    assert "cifar10 with resnet18 at Linf 8/255; nothing here speaks of them" in render_markdown(data)
 
 
 def test_no_claim_speaks_of_images_of_ones_own():

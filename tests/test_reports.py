@@ -111,7 +111,7 @@ def test_the_papers_numbers_stand_beside_what_differs(audit):
     page = render_html(audit.to_dict(), audit)
     assert "arXiv 2205.02741, Table 3" in page
     assert "data set, width" in page
-    sentence = "5 printed claims are for cifar10 with middle_cnn at Linf 8/255; nothing here speaks of them."
+    sentence = "7 printed claims are for cifar10 with middle_cnn at Linf 8/255; nothing here speaks of them."
     assert sentence in page
     assert sentence in render_markdown(audit.to_dict())
 
