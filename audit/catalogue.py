@@ -108,7 +108,7 @@ def _claims(defense: str) -> Group:
     found = table(f"claims about {defense}", columns, map(_line, lines))
     found.columns[0].no_wrap = True
     origins = dict.fromkeys(line.origin for line in lines)
-    tables = (Text(f"{t.key}: {t.paper}, {t.table}: {t.about}") for t in origins)
+    tables = (Text(f"{t.key}: {t.paper}, {t.table}: {t.about}{t.steps and f'; {t.steps}'}") for t in origins)
     return Group(found, *tables, *map(Text, _notes(lines)))
 
 

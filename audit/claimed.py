@@ -20,11 +20,9 @@ UNNAMED = "unnamed"
 AUTOATTACK: tuple[tuple[str, dict[str, Any]], ...] = (
     ("apgd-ce", {"n_iter": 100}), ("apgd-t", {}), ("fab-t", {}), ("square", {}),
 )  # fmt: skip
-STEP_SIZE = (
-    0.1  # of eps; super-fitting, Sec. 4. TPAP's paper prints none, and its code's stand in the claims themselves
-)
+STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4. Where a paper prints none, a note of its table says so (`tables.csv`)
 STAND_IN = "the suite's own claimed attacks stand in, and their figure is no printed claim's"
-STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255
+STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255, of a public re-implementation: the paper prints none
 FEW = {step.attack: step for step in SUITES["full"].steps if step.limit and step.scope != "control"}
 TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
 
@@ -195,14 +193,14 @@ def _steps(attack: str, params: Mapping[str, Any], defense: str, norm: str = "Li
 def _joined(steps: tuple[Step, ...], more: Iterable[Step]) -> tuple[Step, ...]:
     """Steps, and those of `more` that are not among them; of two with one name the second is numbered.
 
-    An attack that is a part of AutoAttack and claimed by itself too runs by itself, on every image.
+    An attack that is a part of AutoAttack and claimed by itself too runs by itself, on every image, and says so.
     """
     names: dict[str, str] = {}
     for step in more:
         same = next((old for old in steps if _whole(old) == _whole(step)), None)
         if same is not None:
             names[step.name] = same.name
-            alone = replace(same, after=same.after if step.after else ())
+            alone = same if step.after or not same.after else replace(same, after=(), why=step.why)
             steps = tuple(alone if old is same else old for old in steps)
             continue
         taken = {old.name for old in steps}

@@ -32,13 +32,17 @@ ROUTES: Mapping[str, Literal["transfer", "end-to-end"]] = {"grey": "transfer", "
 
 @dataclass(frozen=True, slots=True)
 class PaperTable:
-    """A printed table: `key` begins the ids of its lines; `about` says in our words what it shows."""
+    """A printed table: `key` begins the ids of its lines; `about` says in our words what it shows.
+
+    steps: what a run takes for the size of a step where the paper prints none; empty where every line has it.
+    """
 
     key: str
     file: str
     paper: str
     table: str
     about: str
+    steps: str
 
 
 @dataclass(frozen=True, slots=True)

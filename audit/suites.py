@@ -36,7 +36,8 @@ CLAIMED_BY: Mapping[str, tuple[Step, ...]] = {
     # TPAP, Table 2: FGSM, PGD-20 and PGD-100 (public code: steps .003 and .0007 at 8/255), AutoAttack.
     "tpap": (CLAIMED_STEPS[0], _iterated("pgd-20", "pgd", 20, 0.0956), _iterated("pgd-100", "pgd", 100, 0.0223),
              CLAIMED_STEPS[4], replace(_TARGETED, name="claimed-apgd-t")),
-    # Catastrophic overfitting, Sec. 4: FGSM, PGD-50 with step 2/255 at 16/255, APGD-T.
+    # Catastrophic overfitting, Tables 2 and 5: FGSM, PGD-50, APGD-T. The paper prints no step size; 2/255 at 16/255 is
+    # that of a public re-implementation by others.
     "co_noise": (CLAIMED_STEPS[0], _iterated("pgd-50", "pgd", 50, 0.125), replace(_TARGETED, name="claimed-apgd-t")),
     # SIM-Adv, Table 3: FGSM, BIM(10,40), Madry(10,40).
     "sim_adv": (CLAIMED_STEPS[0], _iterated("bim-40", "bim", 40, 0.1), _iterated("madry-40", "pgd", 40, 0.1)),

@@ -403,6 +403,14 @@ def test_what_is_held_against_a_model():
     assert (typed_one.robust_acc, typed_one.basis, typed_one.attack) == (0.9, "typed", "pgd-100")
 
 
+def test_what_is_claimed_alone_and_as_a_part_of_autoattack_does_not_say_that_it_runs_on_what_is_left():
+    for defense in ("co_noise", "tpap"):
+        for step in choose("claimed", defense, "cifar10", "Linf").steps:
+            assert ("on what is left" in step.why) == bool(step.after), (defense, step.name)
+    alone = {step.name: step for step in choose("claimed", "co_noise", "cifar10", "Linf").steps}["claimed-apgd-t"]
+    assert (alone.after, alone.why) == ((), "the targeted attack of AutoAttack")
+
+
 def test_a_line_that_names_no_network_can_be_audited_on_any():
     trained, line = registry.defenses.load("pgd_at"), find("madry-t1-r4-pgd")
     assert line.architecture == ""

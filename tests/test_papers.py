@@ -7,7 +7,8 @@ from importlib import resources
 
 import pytest
 
-from audit import papers
+from audit import papers, registry
+from audit.claimed import STEP_SIZE, STEP_SIZES
 from audit.errors import UnknownName
 from audit.papers import FRACTIONS, OTHER_QUANTITIES, all_claims, all_tables, claims_of, find
 from audit.types import ThreatModel
@@ -111,6 +112,18 @@ def test_only_marks_dashes_and_na_hold_no_number():
     empty = [claim for claim in all_claims() if claim.value is None]
     assert {claim.printed for claim in empty} == {"✓", "✗", "–", "—", "NA"}
     assert all(claim.note for claim in empty if claim.quantity != "overfits")
+
+
+def test_a_table_whose_steps_have_no_printed_size_says_what_a_run_takes():
+    sized = [name for name in registry.attacks.names() if "rel_stepsize" in registry.attacks.load(name).defaults]
+    iterated = [claim for claim in all_claims() if claim.attack in sized]
+    unsized = [claim for claim in iterated if "rel_stepsize" not in claim.params]
+    assert len(unsized) > 300
+    assert {c.origin.key for c in unsized} == {table.key for table in all_tables() if table.steps}
+    for claim in unsized:
+        words, size = {"co_noise": ("an eighth of eps", 0.125)}.get(claim.defense, ("a tenth of eps", 0.1))
+        assert words in claim.origin.steps, claim.id
+        assert STEP_SIZES.get(claim.defense, STEP_SIZE) == size
 
 
 def test_a_model_has_one_clean_accuracy_in_a_table():
