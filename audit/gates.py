@@ -165,11 +165,15 @@ def _differing(model: nn.Module, adapters: Iterable[AdapterSpec], x: Tensor, see
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """sha256 over every parameter and buffer and every module's mode: equal before and after, or the run is void."""
+    """sha256 over every parameter and buffer and every module's mode: equal before and after, or the run is void.
+
+    Buffers that are not saved count too: they are what a model remembers from one pass to the next.
+    """
     import hashlib
 
-    seen = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    seen, saved = hashlib.sha256(), model.state_dict()
+    unsaved = ((name, buffer) for name, buffer in model.named_buffers() if name not in saved)
+    for name, tensor in (*saved.items(), *unsaved):
         seen.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     seen.update("".join("01"[part.training] for part in model.modules()).encode())

@@ -222,8 +222,10 @@ def _check_box(candidate: Tensor, threat: ThreatModel, name: str) -> None:
     assert float(candidate.max()) <= threat.bounds[1], f"{name} left the box: pixels up to {float(candidate.max())}"
 
 
-def _randomness() -> tuple[bytes, str, str]:
-    return torch.get_rng_state().numpy().tobytes(), repr(np.random.get_state()), repr(random.getstate())
+def _randomness() -> tuple[list[bytes], str, str]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    states = [state.numpy().tobytes() for state in (torch.get_rng_state(), *cuda)]
+    return states, repr(np.random.get_state()), repr(random.getstate())
 
 
 def check_defense(defense: Defense, dataset: Dataset, *, weights: Path | None = None, n: int = 16) -> None:

@@ -194,6 +194,13 @@ def one_nan(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
     return torch.cat([found[:1] * float("nan"), found[1:]])
 
 
+@_planted("remembers")
+def remembers(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Leaves a buffer behind that no state dict holds."""
+    model.register_buffer("last", y.clone(), persistent=False)
+    return good.function(model, x, y, threat, seed=seed)
+
+
 @_planted("cropped")
 def cropped(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
     return x[1:]

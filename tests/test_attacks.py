@@ -10,7 +10,7 @@ from audit import registry
 from audit.attacks.common import BrokenAttack, margin_loss
 from audit.errors import BadInput, Unsupported
 from audit.gates import fingerprint_model
-from audit.testing import _check_inside, check_attack
+from audit.testing import Linear, _check_inside, check_attack
 from audit.types import ThreatModel
 from tests import planted
 from tests.planted import Counting, TinyCNN, images
@@ -155,6 +155,7 @@ def test_a_good_attack_passes():
         (planted.trains, "changed the model's mode"),
         (planted.retrains, "changed the model's mode, parameters or buffers"),
         (planted.counts, "changed the model's mode, parameters or buffers"),
+        (planted.remembers, "changed the model's mode, parameters or buffers"),
         (planted.traces, "changed the trace function"),
         (planted.unwrapped_overwrites, "changed the images or labels that it was given"),
         (planted.forgets_seed, "different images under the same seed"),
@@ -177,6 +178,39 @@ def test_a_minimal_attack_that_fills_its_ball_is_caught():
     """It breaks them all, and farther off than 1.25 times the distance of each, which eps is for the farthest alone."""
     with pytest.raises(AssertionError, match=r"broke [0-5] of 6 images within 1.25 times the distance"):
         check_attack(replace(planted.good, kind="minimal"))
+
+
+def test_a_success_nearer_than_the_boundary_is_caught(monkeypatch):
+    """On the linear problem there is none, so the distance is made out to be twice what it is."""
+    exact = Linear.distance
+    monkeypatch.setattr(Linear, "distance", lambda *args: 2 * exact(*args))
+    with pytest.raises(AssertionError, match=r"'good' under Linf succeeded inside 0.8 times the distance"):
+        check_attack(planted.good)
+
+
+def test_moving_the_generator_of_an_accelerator_is_caught(monkeypatch):
+    state = torch.zeros(4, dtype=torch.uint8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [state.clone()])
+    check_attack(planted.good)
+
+    def draws(*args, **options):
+        state.add_(1)
+        return planted.good.function(*args, **options)
+
+    with pytest.raises(AssertionError, match="moved the global random generators"):
+        check_attack(replace(planted.good, function=draws))
+
+
+def test_a_buffer_that_is_not_saved_is_part_of_the_fingerprint():
+    model = TinyCNN()
+    saved = fingerprint_model(model)
+    model.register_buffer("seen", torch.zeros(3), persistent=False)
+    before = fingerprint_model(model)
+    model.seen[1] = 1.0
+    assert len({saved, before, fingerprint_model(model)}) == 3
+    del model.seen
+    assert fingerprint_model(model) == saved
 
 
 def test_leaving_the_box_is_caught():

@@ -23,6 +23,7 @@ from audit.types import ThreatModel
 from tests.planted import Brightness, TinyCNN, dark, images
 
 LINF = ThreatModel("Linf", 0.1)
+SHORTEST = {"steps": 1, "init_steps": 1}
 SHORT = {
     "a3": {"restarts": 2, "init_steps": 2, "steps": 4},
     "an-pgd": {"steps": 4},
@@ -162,11 +163,10 @@ def test_a3_gains_by_its_later_restarts():
     model = TinyCNN()
     x, y = images(model, 32)
     counts = [
-        int((model(run("a3", model, x, y, ThreatModel("Linf", 0.03), restarts=n, steps=4)).argmax(1) != y).sum())
+        int((model(run("a3", model, x, y, ThreatModel("Linf", 0.02), restarts=n, **SHORTEST)).argmax(1) != y).sum())
         for n in (1, 4)
     ]
-    assert counts[0] <= counts[1]
-    assert counts[1] > 0
+    assert 0 < counts[0] < counts[1]  # 7 and 10: by the same start four times it would be 7 and 7
 
 
 @pytest.mark.parametrize("signs", [(-1.0, 1.0), (1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)])

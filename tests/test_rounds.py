@@ -166,13 +166,25 @@ def test_what_is_no_number_in_every_run_is_passed_on_and_else_another_run_counts
     assert torch.equal(kept[1:], x[1:])
 
 
-def test_restarts_break_at_least_what_one_start_breaks():
+@pytest.mark.parametrize("name", RESTARTED)
+def test_restarts_break_what_one_start_does_not(name):
     model = TinyCNN()
-    x, y = images(model, 32)
-    for name in RESTARTED:
-        left = [int((model(call(name, model, x, y, 0.03, restarts=n, steps=3)).argmax(1) == y).sum()) for n in (1, 8)]
-        assert left[1] <= left[0]
-        assert left[1] < len(x)
+    x, y = images(model, 64)
+    left = [int((model(call(name, model, x, y, 0.03, restarts=n, steps=3)).argmax(1) == y).sum()) for n in (1, 8)]
+    assert 0 < left[1] < left[0] < len(x)
+
+
+@pytest.mark.parametrize("name", RESTARTED)
+def test_two_restarts_start_apart(name, monkeypatch):
+    """With steps of no size the end of each run is its start."""
+    ends, keep = [], Best.keep
+    monkeypatch.setattr(Best, "keep", lambda best, z, logits: (ends.append(z), keep(best, z, logits))[1])
+    model = TinyCNN()
+    x, y = images(model, 8)
+    call(name, model, x, y, 0.03, restarts=2, steps=1, rel_stepsize=1e-6)
+    first, second = ends[:1][0], ends[-1:][0]
+    norm = registry.attacks.load(name).norms[0]
+    assert (distance(first, second, norm) > (0.006 if norm == "Linf" else 0.12)).all()  # a fifth of eps
 
 
 def test_two_logits_say_whether_the_goal_is_reached():
