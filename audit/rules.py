@@ -27,6 +27,7 @@ TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
 AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and no more
 AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
+EOT_PGD = Step("eot-pgd", "eot-pgd", "full", why="PGD along the mean gradient of ten draws")
 FEWER_QUERIES = 1000
 GRADIENT_FREE = (
     Step("nes", "nes", "adaptive", why="gradients from scores alone, by normal draws"),
@@ -75,7 +76,7 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     """The steps for a defense of this nature, cheap to dear; unchanged for a plain network."""
     steps = tuple(steps)
     claimed = [s for s in steps if s.suite == "claimed"]
-    others = [s for s in steps if s.suite != "claimed"]
+    others = [s for s in _with_eot_pgd(steps, nature) if s.suite != "claimed"]
     whole = [_end_to_end(_shortened(s, nature), nature) for s in others if not _too_dear(s, nature)]
     as_claimed = [_by_transfer(s) for s in claimed] if nature.staged else claimed
     if not whole or nature == Nature():
@@ -83,6 +84,12 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
     extra = (*_transfers(), *_unrolled(nature)) if nature.staged and not named else ()
     return (*as_claimed, *_again(claimed, nature), *extra, *whole)
+
+
+def _with_eot_pgd(steps: tuple[Step, ...], nature: Nature) -> tuple[Step, ...]:
+    """Suite full's steps of a random defense: EOT-PGD comes before what attacks survivors. Of a plain one it is PGD."""
+    first = next((i for i, s in enumerate(steps) if s.suite == "full" and s.scope == "survivors"), None)
+    return steps if first is None or not nature.stochastic else (*steps[:first], EOT_PGD, *steps[first:])
 
 
 def answered(steps: Iterable[Step], answers: str) -> tuple[Step, ...]:

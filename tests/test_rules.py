@@ -113,6 +113,17 @@ def test_an_attack_that_averages_by_itself_is_not_averaged_again():
         assert "eot" not in adapters(again)
 
 
+@pytest.mark.parametrize("nature", [NOISE, Nature(stochastic=True), Nature(staged=True, stochastic=True, blind=True)])
+def test_suite_full_tries_eot_pgd_on_what_is_random_and_on_nothing_else(nature):
+    fitted = fit(SUITES["full"].steps, nature)
+    (found,) = (s for s in fitted if s.attack == "eot-pgd")
+    assert "eot" not in adapters(found)
+    assert (("bpda" in adapters(found)), found.scope) == (nature.blind, "survivors")
+    assert fitted.index(found) < [s.name for s in fitted].index("a3")
+    for other, suite in ((PLAIN, "full"), (PURIFIER, "full"), (nature, "adaptive"), (nature, "standard")):
+        assert "eot-pgd" not in {s.attack for s in fit(SUITES[suite].steps, other)}
+
+
 def test_randomness_without_a_bare_network_is_averaged_everywhere():
     fitted = fit(ADAPTIVE, Nature(stochastic=True))
     claimed = [s for s in fitted if s.suite == "claimed"]

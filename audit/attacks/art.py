@@ -67,8 +67,10 @@ def cw_l2(
 ) -> Tensor:  # fmt: skip
     """The nearest adversarial image in L2: squared distance plus a constant times the margin, in tanh space.
 
-    9 searches for the constant and a learning rate of 0.01 as in the paper; 100 steps of line search each where the
-    paper takes 1,000 to 10,000 of Adam. The result is pulled back along the line to the clean image by bisection.
+    A learning rate of 0.01 as in the paper; 9 searches for the constant as in the authors' code, where the paper takes
+    20; 100 steps of line search each where the paper takes 10,000 of Adam. The result is pulled back along the line to
+    the clean image by bisection. It is weaker than foolbox's with the same steps and searches: of 58 and 48 images of
+    three zoo models it leaves 1 to 5 more in the ball, and breaks none that foolbox's leaves (docs/attacks.md).
     """
 
     def attacked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ def an_pgd(
 
     The ray is searched up to eps where PGD fooled the model, else from eps to `widest` times eps. Points of it are
     clipped to the box. A gradient attack that stops at the ball reports "not broken"; this one says how far off it was.
+    The authors train with 10 steps of a quarter of eps and look on to 1.05 times their largest margin; as an attack the
+    defaults here take 20 of a tenth, and `widest` is ours.
     """
     delta = pgd(model, x, y, threat, choice("an-pgd", "loss", loss, LOSSES), steps, rel_stepsize) - x
     first = distance(x + delta, x, threat.norm)

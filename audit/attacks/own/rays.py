@@ -77,7 +77,8 @@ def rays(
 ) -> Tensor:
     """Flips the signs of ever smaller blocks of pixels, and keeps a flip that brings the boundary nearer.
 
-    A ray is tried at the best radius first and bisected only where it fools there, to `tolerance` times its radius.
+    A ray is tried at the best radius first and bisected only where it fools there, to `tolerance` times its radius. The
+    authors' public code takes 10,000 queries and bisects to a width of 0.001: half of it and 0.01 are ours, for time.
     Points are clipped to the box. Nothing is random. Reach 1.5: one pass over all pixels cannot settle each sign
     within the queries of a test.
     """
