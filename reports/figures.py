@@ -6,6 +6,7 @@ matplotlib draws in placeholder colours; each is then replaced by a CSS variable
 from __future__ import annotations
 
 import base64
+import html
 import io
 import itertools
 from collections.abc import Sequence
@@ -37,14 +38,14 @@ STYLE: dict[Any, Any] = {
 
 
 def to_svg(figure: Figure, title: str) -> str:
-    """The figure as an inline SVG with a title for screen readers, in the page's colours. title: our own words."""
+    """The figure as an inline SVG with a title for screen readers, in the page's colours."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     for placeholder, variable in VARIABLES.items():
         text = text.replace(placeholder, variable)
     body = text[text.index("<svg") :]
-    return body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(title, quote=True)}"', 1)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -127,7 +127,13 @@ def test_nothing_from_outside_becomes_markup(run_dir, tmp_path):
     foreign = "<script>alert(1)</script>$\\x{"
 
     def change(arrays, about):
-        about |= {"convolution": foreign, "layer": foreign, "notes": {"surface": foreign}, "norms_of": foreign}
+        about |= {
+            "convolution": foreign,
+            "layer": foreign,
+            "notes": {"surface": foreign},
+            "norms_of": foreign,
+            "method": f'">{foreign}',
+        }
         about["training"]["columns"][1:3] = [foreign, foreign + "2"]
         about["attention_views"] = [foreign, "x"]
         arrays["attention_step"] = np.asarray([foreign] * len(arrays["attention_step"]))
@@ -135,9 +141,11 @@ def test_nothing_from_outside_becomes_markup(run_dir, tmp_path):
     text = page(altered(run_dir, tmp_path / "r", change))
     assert "<script>alert" not in text
     assert text.count("&lt;script&gt;alert(1)") >= 8
-    assert "<script>alert" not in scatter.feature_map(
-        np.zeros((2, 2)), np.zeros(2, int), np.asarray([False, True]), [foreign], "PCA"
+    drawn = scatter.feature_map(
+        np.zeros((2, 2)), np.zeros(2, int), np.asarray([False, True]), [foreign], f'">{foreign}'
     )
+    assert "<script>alert" not in drawn
+    assert 'aria-label="&quot;&gt;&lt;script' in drawn
 
 
 def test_a_map_of_principal_components_does_not_pass_for_t_sne(run_dir, tmp_path):
