@@ -36,7 +36,7 @@ def explained(diagnoses: tuple[Diagnosis, ...]) -> tuple[Diagnosis, ...]:
     flagged, fired = _because(diagnoses, "flagged"), _because(diagnoses, "flagged", "resolved")
     why = {"flagged": flagged, "resolved": fired}
     return tuple(
-        replace(d, blocking=False, sentence=f"{d.sentence}; it follows from {cause}")
+        replace(d, blocking=False, sentence=f"{d.sentence}; it follows from {cause.replace('_', ' ')}")
         if (cause := why.get(d.status, {}).get(d.name)) else d
         for d in diagnoses
     )  # fmt: skip
