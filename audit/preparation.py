@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audit import __version__, registry
 from audit.accepted import accepts, numbers
+from audit.again import of_a_session, python_line
 from audit.claimed import UNNAMED, Chosen, choose
 from audit.claims import Asked, chosen_line, expected_clean, meant, own_claims, radius, stated_claim
 from audit.datasets import Dataset
@@ -110,8 +111,9 @@ def prepare(
         "expected_clean_acc": expected_clean(subject.checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
     }  # fmt: skip
     record = {**sources.record(subject.images), **({} if isinstance(given, str) else {"session": True})}
+    repeated = python_line if of_a_session(record) else command_line
     runtime = _runtime(subject) | {
-        "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "sources": record,
+        "command": command or repeated(identity, record, settings, stated, claim_clean, claim), "sources": record,
         "unsupported": [
             *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
         ],
