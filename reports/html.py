@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from audit.diagnoses.index import in_words
 from audit.summary import Audit
 from reports import figures, iterations, leaderboard, matrix, opening, references, tables
 from reports.papers import beside, elsewhere
@@ -23,7 +24,6 @@ from reports.wording import (
     curve_rows,
     curve_titles,
     describe_params,
-    diagnosis_name,
     draws_note,
     fair,
     percent,
@@ -99,7 +99,7 @@ def environment() -> Environment:
         "percent": percent,
         "params": describe_params,
         "figure": attack_figure,
-        "name": diagnosis_name,
+        "name": in_words,
         "short": iterations.short,
     }
     return found

@@ -86,11 +86,6 @@ def radii_note(data: Mapping[str, Any]) -> str:
     return f"There is no curve over the radius. No attack of this run looks for the nearest image, and {measured}"
 
 
-def diagnosis_name(name: str) -> str:
-    """The name of a diagnosis in words."""
-    return name.replace("ce_", "cross_entropy_", name.startswith("ce_")).replace("_", " ")
-
-
 def curve_rows(data: Mapping[str, Any]) -> list[list[str]]:
     """A row for each least-norm attack: its name, the median distance, what it missed, and a figure per radius."""
     return [
