@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audit import __version__, registry
 from audit.accepted import accepts, numbers
+from audit.again import of_a_session, python_line
 from audit.claim_lines import borrowed
 from audit.claimed import UNNAMED, Chosen, choose
 from audit.claims import Asked, chosen_line, expected_clean, meant, radius, stated_claim, told_claims
@@ -112,8 +113,9 @@ def prepare(
     }  # fmt: skip
     record = {**sources.record(subject.images), **({} if isinstance(given, str) else {"session": True})}
     from_others = borrowed(name, dataset, subject.threat) if suite == "claimed" and line is None else ()
+    repeated = python_line if of_a_session(record) else command_line
     runtime = _runtime(subject) | {
-        "command": command or command_line(identity, record, settings, stated, claim_clean, claim), "sources": record,
+        "command": command or repeated(identity, record, settings, stated, claim_clean, claim), "sources": record,
         "unsupported": [
             *from_others, *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
         ],

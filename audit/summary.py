@@ -147,6 +147,7 @@ class Audit:
             "routes": [_route(family) for family in routes(self.results)],
             "attacks": [self._attack(result) for result in self.results.steps],
             "curves": [_curve(curve) for curve in curves(self.results)],
+            "eps_curve": list(plan.profile.get("eps_curve") or ()),
             "rounds": [_round(found) for found in plan.rounds],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "masking": {"kind": kind_of_masking(self.results), "words": masking(self.results)},

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audit.diagnoses.index import in_words
 from audit.diagnoses.kind import NONE, masking
 from audit.results import Bools, Floats, Results
 from audit.routes import end_to_end_ran
@@ -31,11 +32,6 @@ OBSTACLES = frozenset(
         "too_few_classes",
     }
 )
-NAMES = {
-    "vanishing_gradient": "vanishing gradients",
-    "shattered_gradient": "shattered gradients",
-    "saturated_softmax": "saturated softmax",
-}
 
 
 @dataclass(frozen=True)
@@ -226,7 +222,9 @@ def _obstacles(found: Comparison, results: Results, diagnoses: Sequence[Diagnosi
     if results.missing:
         obstacles.append(f"{results.missing} units of the plan have not run")
     said = {"flagged": "", "not_measured": " was not measured"}
-    return obstacles + [f"{d.name}{said[d.status]}: {d.sentence}" for d in diagnoses if d.blocking and d.status in said]
+    return obstacles + [
+        f"{in_words(d.name)}{said[d.status]}: {d.sentence}" for d in diagnoses if d.blocking and d.status in said
+    ]
 
 
 def _masking(results: Results) -> list[str]:
@@ -237,7 +235,7 @@ def _masking(results: Results) -> list[str]:
 def _causes(diagnoses: Sequence[Diagnosis]) -> list[str]:
     """Why the claimed number was wrong: the diagnoses that fired, gradient masking first; obstacles are no causes."""
     fired = [d for d in diagnoses if d.status in ("flagged", "resolved") and not _obstacle(d)]
-    return [f"{NAMES.get(d.name, d.name.replace('_', ' '))}: {d.sentence}" for d in fired]
+    return [f"{in_words(d.name)}: {d.sentence}" for d in fired]
 
 
 def _obstacle(d: Diagnosis) -> bool:

@@ -6,6 +6,7 @@ matplotlib draws in placeholder colours; each is then replaced by a CSS variable
 from __future__ import annotations
 
 import base64
+import html
 import io
 import itertools
 from collections.abc import Sequence
@@ -37,14 +38,14 @@ STYLE: dict[Any, Any] = {
 
 
 def to_svg(figure: Figure, title: str) -> str:
-    """The figure as an inline SVG with a title for screen readers, in the page's colours. title: our own words."""
+    """The figure as an inline SVG with a title for screen readers, in the page's colours."""
     buffer = io.StringIO()
     FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     text = buffer.getvalue()
     for placeholder, variable in VARIABLES.items():
         text = text.replace(placeholder, variable)
     body = text[text.index("<svg") :]
-    return body.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(title, quote=True)}"', 1)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -112,7 +113,7 @@ def margins(results: Results) -> str:
     found = logit_margins(results)
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(7.2, 2.4)
-        _, edges, bars = axes.hist(found, bins=_bins(found).tolist(), color=ADAPTIVE)
+        _, edges, bars = axes.hist(found, bins=margin_bins(found).tolist(), color=ADAPTIVE)
         for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
             bar.set_facecolor(MUTED if left < 0 else ADAPTIVE)
         axes.axvline(0, color=MUTED, lw=1)
@@ -131,7 +132,7 @@ def logit_margins(results: Results) -> NDArray[Any]:
     return found
 
 
-def _bins(values: NDArray[Any]) -> NDArray[Any]:
+def margin_bins(values: NDArray[Any]) -> NDArray[Any]:
     """About 24 edges of one width, with zero among them."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     width = (high - low) / 24 or 1.0
@@ -165,15 +166,21 @@ def logit_heatmap(results: Results, classes: Sequence[str]) -> str:
     limit = float(np.nanmax(np.abs(table))) or 1.0
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(6.2, 4.6)
-        axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        drawn = axes.imshow(table, cmap="RdBu_r", vmin=-limit, vmax=limit)
         for (i, j), value in np.ndenumerate(table):
-            axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7,
-                      color="#ffffff" if abs(value) > 0.6 * limit else "#000000")  # fmt: skip
+            ink = legible(np.asarray(drawn.to_rgba(value)).tolist())
+            axes.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color=ink)
         axes.set_xticks(range(table.shape[1]), list(classes[: table.shape[1]]), rotation=45, ha="right")
         axes.set_yticks(range(len(classes)), list(classes))
         axes.set_xlabel("logit of class")
         axes.set_ylabel("images of class")
         return to_svg(figure, "Mean logits per class")
+
+
+def legible(ground: Sequence[float]) -> str:
+    """Black or white, whichever has 4.5 : 1 on a colour of red, green, blue in [0,1] (WCAG 2.2, relative luminance)."""
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in ground[:3]]
+    return "#ffffff" if 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] < 0.179 else "#000000"
 
 
 def picture(image: NDArray[Any], *, signed: float | None = None) -> str:

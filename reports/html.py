@@ -9,15 +9,17 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from audit.diagnoses.index import in_words
 from audit.summary import Audit
-from reports import figures, iterations, leaderboard, matrix, opening, references
+from reports import figures, iterations, leaderboard, matrix, opening, references, tables
 from reports.papers import beside, elsewhere
-from reports.pictures import GALLERY_NOTE, cards
+from reports.pictures import cards, gallery_note
 from reports.portraits import page_portraits
 from reports.wording import (
     CURVES_NOTE,
     ROUTES,
     attack_figure,
+    attacks_note,
     claim_line,
     curve_rows,
     curve_titles,
@@ -25,6 +27,7 @@ from reports.wording import (
     draws_note,
     fair,
     percent,
+    radii_note,
     reproduce,
     route_cells,
     routes_note,
@@ -43,6 +46,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
     pages = environment()
     classes = list(audit.results.plan.runtime.get("classes", []))
     strips = matrix.strips(audit.results)
+    pictures = cards(audit.path, classes)
     return pages.get_template("report.html.j2").render(
         r=data,
         page=page_parts(pages),
@@ -72,8 +76,11 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         elsewhere=elsewhere(data),
         # The figures are our own SVG; matplotlib escapes their text.
         figures={name: Markup(svg) for name, svg in _drawings(data, audit, classes).items()},
-        gallery=cards(audit.path, classes),
-        gallery_note=GALLERY_NOTE,
+        gallery=pictures,
+        gallery_note=gallery_note(pictures),
+        tables=tables.page_tables(data, audit.results, pictures),
+        attacks_note=attacks_note(data),
+        radii_note=radii_note(data),
         portraits=page_portraits(audit.path, classes),
     )
 
@@ -92,6 +99,7 @@ def environment() -> Environment:
         "percent": percent,
         "params": describe_params,
         "figure": attack_figure,
+        "name": in_words,
         "short": iterations.short,
     }
     return found
@@ -108,7 +116,7 @@ def page_parts(pages: Environment) -> dict[str, Markup]:
 def _drawings(data: dict[str, Any], audit: Audit, classes: list[str]) -> dict[str, str]:
     """The figures as SVG, each empty where the run holds nothing to draw."""
     finished = not audit.results.missing
-    lines = _radii(data, audit)
+    lines = _radii(data)
     return {
         "bars": figures.attack_bars(data["attacks"]) if finished else "",
         "margins": figures.margins(audit.results) if len(figures.logit_margins(audit.results)) else "",
@@ -118,10 +126,10 @@ def _drawings(data: dict[str, Any], audit: Audit, classes: list[str]) -> dict[st
     }
 
 
-def _radii(data: dict[str, Any], audit: Audit) -> list[figures.Line]:
+def _radii(data: dict[str, Any]) -> list[figures.Line]:
     """Accuracy by radius: what least-norm attacks found, and what the examination before the attacks did."""
     lines = [(c["step"], [(p["eps"], p["accuracy"]) for p in c["points"]]) for c in data["curves"]]
-    before = audit.results.plan.profile.get("eps_curve")
+    before = data["eps_curve"]
     if before:
         lines.append(("15 steps before the attacks", [(p["eps"], p["accuracy"]) for p in before]))
     return [(name, points) for name, points in lines if points]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports import figures
+from reports.escaping import plain
 from reports.wording import percent
 
 
@@ -50,10 +51,14 @@ def drawing(data: Mapping[str, Any]) -> str:
 def markdown(data: Mapping[str, Any]) -> list[str]:
     """The section as lines of markdown."""
     board = data["leaderboard"]
-    lines = ["", "Beside RobustBench: " + standing_line(data), *(f"- not comparable: {why}" for why in board["unfair"])]
+    lines = [
+        "",
+        "Beside RobustBench: " + plain(standing_line(data)),
+        *(f"- not comparable: {plain(why)}" for why in board["unfair"]),
+    ]
     if not board["around"]:
         return lines
     rows = [(name, percent(value), "") for name, value, _, _ in own_rows(data)]
     rows += [(e["name"], percent(e["robust"]), percent(e["clean"])) for e in board["around"]]
     table = ["", "| model | robust | clean |", "|---|---|---|"]
-    return [*lines, *table, *(f"| {a} | {b} | {c} |" for a, b, c in rows)]
+    return [*lines, *table, *(f"| {plain(a)} | {b} | {c} |" for a, b, c in rows)]

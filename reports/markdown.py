@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from reports import leaderboard, references
+from reports.escaping import plain
 from reports.papers import beside, elsewhere
 from reports.wording import (
     CURVES_NOTE,
     ROUTES,
     attack_figure,
+    attacks_note,
     claim_line,
     curve_rows,
     curve_titles,
@@ -27,23 +29,24 @@ def render_markdown(data: Mapping[str, Any]) -> str:
     """Markdown for a report.json dictionary."""
     verdict = data["verdict"]
     lines = [
-        f"# {_cell(data['defense']['name'])}: {verdict['outcome']}", "",
+        f"# {plain(data['defense']['name'])}: {verdict['outcome']}", "",
         *([f"This run is not finished: {data['run']['missing_units']} units are missing.", ""] if data["run"]["missing_units"] else []),
-        *(f"- {_cell(reason)}" for reason in verdict["reasons"]), "",
-        f"Kind of gradient masking: {_cell(data['masking']['words'])}.", "", f"{_cell(claim_line(data))}", "",
+        *(f"- {plain(reason)}" for reason in verdict["reasons"]), "",
+        f"Kind of gradient masking: {plain(data['masking']['words'])}.", "", f"{plain(claim_line(data))}", "",
         "| | accuracy | 95 % interval | n |", "|---|---|---|---|",
         *(_estimate(name, data) for name in ("clean", "claimed", "adaptive")), "",
         f"{data['threat']['norm']}, eps {data['threat']['eps_text']}, seed {data['run']['seed']}, "
-        f"{_cell(data['dataset']['name'])} ({_cell(data['dataset']['source'])}), weights {data['defense']['weights_sha256'][:12]}, "
+        f"{plain(data['dataset']['name'])} ({plain(data['dataset']['source'])}), weights {data['defense']['weights_sha256'][:12]}, "
         f"unknown {verdict['unknown']}.", "",
         *_routes(data),
         "| attack | parameters | attacked | broken | accuracy | counted | forward | backward | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_attack(a) for a in data["attacks"]), "",
+        *([attacks_note(data), ""] if attacks_note(data) else []),
         *_rounds(data),
         *_curves(data),
         "| diagnosis | status | finding |", "|---|---|---|",
-        *(f"| {_cell(d['name'])} | {d['status']} | {_cell(d['sentence'])} |" for d in data["diagnoses"]),
+        *(f"| {plain(d['name'])} | {d['status']} | {plain(d['sentence'])} |" for d in data["diagnoses"]),
     ]  # fmt: skip
     lines += [*_papers(data), *references.markdown(data), *leaderboard.markdown(data)]
     return "\n".join([*lines, "", "Reproduce:", "", f"    {reproduce(data)}", ""])
@@ -52,11 +55,11 @@ def render_markdown(data: Mapping[str, Any]) -> str:
 def _papers(data: Mapping[str, Any]) -> list[str]:
     """The printed claims that speak of these images, beside what was measured; then what the others are for."""
     rows = [
-        f"| {_cell(row['source'])} | {_cell(row['attack'])} | {row['robust']} | {row['measured']} | {row['network']} |"
+        f"| {plain(row['source'])} | {plain(row['attack'])} | {row['robust']} | {row['measured']} | {row['network']} |"
         for row in beside(data)
     ]
     head = ["", "| the paper | attack | claims | measured here | network as in the paper |", "|---|---|---|---|---|"]
-    return [*(head + rows if rows else []), *(text for line in elsewhere(data) for text in ("", _cell(line)))]
+    return [*(head + rows if rows else []), *(text for line in elsewhere(data) for text in ("", plain(line)))]
 
 
 def _routes(data: Mapping[str, Any]) -> list[str]:
@@ -66,7 +69,7 @@ def _routes(data: Mapping[str, Any]) -> list[str]:
         return lines
     return [
         *lines, f"| attack | {' | '.join(title for _, title in ROUTES)} |", "|---" * (len(ROUTES) + 1) + "|",
-        *(f"| {_cell(family['attack'])} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
+        *(f"| {plain(family['attack'])} | {' | '.join(route_cells(family))} |" for family in data["routes"]), "",
         routes_note(data), "",
     ]  # fmt: skip
 
@@ -74,7 +77,7 @@ def _routes(data: Mapping[str, Any]) -> list[str]:
 def _rounds(data: Mapping[str, Any]) -> list[str]:
     """What the results asked for after the suite, and which steps answered."""
     rows = [
-        f"| {r['number']} | {_cell('; '.join(r['found']))} | {_cell(', '.join(r['steps']))} |" for r in data["rounds"]
+        f"| {r['number']} | {plain('; '.join(r['found']))} | {plain(', '.join(r['steps']))} |" for r in data["rounds"]
     ]
     return ["| round | found | ran |", "|---|---|---|", *rows, ""] if rows else []
 
@@ -83,7 +86,7 @@ def _curves(data: Mapping[str, Any]) -> list[str]:
     if not data["curves"]:
         return []
     titles = curve_titles(data)
-    rows = (f"| {' | '.join(_cell(cell) for cell in row)} |" for row in curve_rows(data))
+    rows = (f"| {' | '.join(plain(cell) for cell in row)} |" for row in curve_rows(data))
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows, "", CURVES_NOTE, ""]
 
 
@@ -97,13 +100,7 @@ def _estimate(name: str, data: Mapping[str, Any]) -> str:
 
 def _attack(a: Mapping[str, Any]) -> str:
     cells = (
-        _cell(a["name"]), _cell(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), a["accuracy_is"],
+        plain(a["name"]), plain(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), a["accuracy_is"],
         f"{a['forwards']:,}", f"{a['backwards']:,}", f"{a['seconds']:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
-
-
-def _cell(text: object) -> str:
-    """Text from outside, unable to break out of a table or to become markup."""
-    escaped = str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
-    return " ".join(escaped.split())

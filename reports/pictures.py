@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,17 @@ def cards(run_dir: Path, classes: Sequence[str]) -> list[dict[str, Any]]:
         return []
 
 
+def gallery_note(found: Sequence[Mapping[str, Any]]) -> str:
+    """What the pictures show; how large the differences are, once for all."""
+    changes = {card["change"]: card["times"] for card in found}
+    if len(changes) == 1:
+        ((change, times),) = changes.items()
+        size = f"Every difference reaches {change}" + (f" and is shown {times} times as large." if times else ".")
+    else:
+        size = "Each difference is enlarged until its largest value has the full colour; how large it is stands in the table."
+    return f"{GALLERY_NOTE} {size}"
+
+
 def class_name(index: int, classes: Sequence[str]) -> str:
     """The name of a class, its number where it has none."""
     return classes[index] if 0 <= index < len(classes) else str(index)
@@ -38,14 +49,14 @@ def _card(arrays: dict[str, Any], i: int, classes: Sequence[str]) -> dict[str, A
     clean, x_adv = arrays["clean"][i], arrays["x_adv"][i]
     delta = x_adv - clean
     largest = float(np.abs(delta).max())
-    amplified = f", shown times {1 / largest:.3g}" if largest else ""
     views = [
         {"name": name, "picture": picture(image), "answer": answer}
         for (name, answer), image in zip(_answers(arrays, i, classes), (clean, x_adv, *_behind(arrays, i)), strict=True)
     ]
-    difference = {"name": "difference", "picture": picture(delta, signed=largest or 1.0), "answer": f"up to {255 * largest:.3g}/255{amplified}"}  # fmt: skip
+    difference = {"name": "difference", "picture": picture(delta, signed=largest or 1.0), "answer": ""}
     return {
         "id": int(arrays["ids"][i]), "step": str(arrays["step"][i]), "label": class_name(int(arrays["label"][i]), classes),
+        "change": f"{255 * largest:.3g}/255", "times": f"{1 / largest:.3g}" if largest else "",
         "prediction": class_name(int(arrays["prediction"][i]), classes), "views": [*views[:2], difference, *views[2:]],
     }  # fmt: skip
 

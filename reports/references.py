@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reports.escaping import plain
 from reports.wording import percent
 
 TITLES = (
@@ -44,4 +45,4 @@ def markdown(data: Mapping[str, Any]) -> list[str]:
     if not data["references"]:
         return []
     table = [f"| {' | '.join(TITLES)} |", "|---" * len(TITLES) + "|"]
-    return ["", *table, *(f"| {' | '.join(row)} |" for row in rows(data)), "", NOTE]
+    return ["", *table, *(f"| {' | '.join(map(plain, row))} |" for row in rows(data)), "", NOTE]

@@ -56,7 +56,7 @@ def norm_histogram(norms: NDArray[Any]) -> str:
     known = logs[norms > 0]
     low, high = (np.floor(known.min()), np.ceil(known.max() + 1e-9)) if len(known) else (-1.0, 0.0)
     edges = np.linspace(low, max(high, low + 1), 31)
-    gap = (edges[-1] - edges[0]) * 0.13
+    gap = (edges[-1] - edges[0]) * 0.18
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(7.2, 2.6)
         for i, (name, colour) in enumerate((("cross-entropy", CLAIMED), ("margin", ADAPTIVE))):

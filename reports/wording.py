@@ -9,8 +9,8 @@ from audit.types import bounded, show_eps
 
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
 UNMATCHED = (
-    " The paper's own numbers are for other data sets, images, networks or radii, or this model does not reach them under"
-    " the paper's own attacks, so what these measure on this model is audited instead; the paper's numbers stand below."
+    " No number of the paper is under audit: each is for another data set, images, network or radius, or this model falls"
+    " short of it. They stand below."
 )
 NO_CLAIM = "No claim is under audit; the reason stands above."
 
@@ -54,6 +54,36 @@ def routes_note(data: Mapping[str, Any]) -> str:
     marks = {_mark(family): family["step"] for family in data["routes"]}
     starred = " * counts what this attack and all before it leave." if " *" in marks else ""
     return note + starred + (f" † the same attack with the parameters of {marks[' †']}." if " †" in marks else "")
+
+
+def attacks_note(data: Mapping[str, Any]) -> str:
+    """What may look like a contradiction in the figures of this run, explained; empty where nothing does."""
+    attacks = data["attacks"]
+    notes = []
+    if any(a["route"] == "transfer" and a["scope"] == "all" for a in attacks) and data["routes"]:
+        notes.append(
+            "An attack by transfer starts from every image that the bare network or the whole defense gets right, and its "
+            "broken ones count those that the defense had wrong from the start."
+        )
+    if any(a["silent"] for a in attacks):
+        notes.append(
+            "Broken also counts images that an attack met on its way and did not return; its own accuracy does not."
+        )
+    if data["draws"] > 1:
+        notes.append(
+            "For each image the worst case takes the adversarial one that did worst on other draws and judges it on fresh ones, "
+            "so that luck does not lower it: it may lie a little above what one attack alone leaves."
+        )
+    return " ".join(notes)
+
+
+def radii_note(data: Mapping[str, Any]) -> str:
+    """Why there is no curve over the radius; empty where there is one."""
+    if data["curves"] or data["eps_curve"]:
+        return ""
+    why = next((d["sentence"] for d in data["diagnoses"] if d["name"] == "larger_eps_does_not_help"), "")
+    measured = f"before the attacks it was not measured: {why}." if why else "before the attacks it was not measured."
+    return f"There is no curve over the radius. No attack of this run looks for the nearest image, and {measured}"
 
 
 def curve_rows(data: Mapping[str, Any]) -> list[list[str]]:

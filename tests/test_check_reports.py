@@ -14,7 +14,7 @@ from audit.errors import BadInput, CannotWrite
 from audit.guard import Rules, collected, examine, failed
 from reports.badge import COLOURS, render_badge
 from reports.checks import lines, write_outputs
-from reports.escaping import plain
+from reports.escaping import APART, plain
 from reports.github import publish, render_annotations, render_summary
 from reports.junit import render_junit
 from reports.sarif import render_sarif
@@ -111,12 +111,20 @@ def test_the_summary_holds_no_markup_but_its_own(entries):
         assert piece not in render_summary(entries)
 
 
-@pytest.mark.parametrize("evil", [EVIL, "a\n\n# title", "![](http://x)", "\\| |", "&lt;b&gt;"])
+@pytest.mark.parametrize(
+    "evil", [EVIL, "a\n\n# title", "![](http://x)", "\\| |", "&lt;b&gt;", "_a_ __b__", "WWW.x.org"]
+)
 def test_plain_text_reads_the_same_and_is_one_line(evil):
     import html
 
-    assert html.unescape(plain(evil)) == " ".join(evil.split())
+    assert html.unescape(plain(evil)).replace(APART, "") == " ".join(evil.split())
     assert not set("<>|[]`*@\n") & set(plain(evil))
+    assert not any(mark in plain(evil).lower() for mark in ("://", "www.", "_a", "b_"))
+    assert "@you" not in html.unescape(plain(evil))
+
+
+def test_names_of_identifiers_stay_readable():
+    assert plain("n_iter = 20, pgd-20: 8/255") == "n_iter = 20, pgd-20: 8/255"
 
 
 def test_annotations_are_one_command_each(entries):

@@ -241,7 +241,7 @@ def test_an_unfinished_run_blocks_by_its_missing_checks():
     assert verdict.outcome == "inconclusive"
     late = "the run has not come to its last checks"
     assert verdict.reasons[1:] == (
-        f"adapter_forward was not measured: {late}", f"run_integrity was not measured: {late}",
+        f"adapter forward was not measured: {late}", f"run integrity was not measured: {late}",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ def statuses(*found):
 def test_a_consequence_leaves_the_blocking_to_its_cause_and_says_so():
     found = explained((finding("flagged", name="shattered_gradient"), finding("flagged", name="unbounded_control")))
     assert [d.blocking for d in found] == [True, False]
-    assert found[1].sentence == "the sentence; it follows from shattered_gradient"
+    assert found[1].sentence == "the sentence; it follows from shattered gradients"
 
 
 def test_once_the_cause_is_resolved_the_consequence_stands_for_itself():

@@ -97,6 +97,7 @@ def test_a_weaker_model_fails_with_exit_code_1_by_both_ways(robust, tmp_path, ca
     assert call("check", tmp_path / "weak", "--baseline", robust, "--max-drop", "0.9") == 0
     capsys.readouterr()
     assert call("run", *arguments, "--check", robust, "--json") == 1
+    assert call("run", *arguments, "--check", robust, "--quiet", "--max-drop", "0.9") == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["schema_version"] == 1  # the report and nothing else
     assert "undefended: failed" in err

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
-import subprocess
 import threading
-import time
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,87 +16,56 @@ from audit import run
 from audit.summary import load_run
 from reports import write_reports
 from reports.compare import write_comparison
+from tests.chromium import CHROMIUM, SHIFT, Browser, Page, tab
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine: apt-get install chromium")
+EXAMPLES = sorted((Path(__file__).parents[1] / "reports" / "examples").glob("*/report.html"))
+FRESH = "a run of now"
+PHONE, DESKTOP = (360, 740), (1280, 900)
+ROWS = """(name, column) => [...document.querySelector(`table[data-name="${name}"]`).tBodies[0].rows].filter((r) => !r.hidden)
+  .map((r) => r.cells[column].textContent.trim())"""
+CARDS = "[...document.querySelectorAll('#pictures li')].filter((card) => !card.hidden)"
 
-# What a reader does, as a script at the end of the page; what comes of it goes into the title as JSON.
-READER = """<script>
-const found = {};
-const table = document.querySelector('table[data-name="attacks"]');
-const column = (i) => [...table.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.cells[i].textContent);
-const button = table.tHead.rows[0].cells[4].querySelector("button");
-button.focus();
-found.focus = document.activeElement === button;
-found.before = column(4);
-button.click();
-found.up = [column(4), button.parentElement.getAttribute("aria-sort")];
-button.click();
-found.down = [column(4), button.parentElement.getAttribute("aria-sort")];
-const input = document.querySelector('input[aria-label="filter the table: attacks"]');
-input.value = "apgd";
-input.dispatchEvent(new Event("input"));
-found.filtered = [column(0), document.querySelector(".tools [role=status]").textContent];
-const saved = [];
-URL.createObjectURL = (blob) => { saved.push(blob); return "data:,"; };
-HTMLAnchorElement.prototype.click = function () { found.name = this.download; };
-document.querySelector('button[aria-label="download as CSV: attacks"]').click();
-const choice = document.querySelector('select[data-filter="step"]');
-choice.value = choice.options[1].value;
-choice.dispatchEvent(new Event("change"));
-const left = () => [...document.querySelectorAll("#pictures li")].filter((card) => !card.hidden);
-found.cards = left().map((card) => card.dataset.step);
-found.choice = choice.value;
-const label = document.querySelector('select[data-filter="label"]');
-label.value = left()[0].dataset.label;
-label.dispatchEvent(new Event("change"));
-found.both = left().map((card) => [card.dataset.step, card.dataset.label]);
-found.label = label.value;
-found.count = document.getElementById("gallery-count").textContent;
-found.all = document.querySelectorAll("#pictures li").length;
-const attention = [...document.querySelectorAll(".attention img")];
-found.attention = [attention.length, attention.every((image) => image.complete && image.naturalWidth > 0 && image.alt)];
-found.drawn = ["map of features", "change per channel", "change along ten steps", "histogram of gradient norms", "cross-entropy against margin", "loss surface", "training curves"]
-  .map((name) => document.querySelector(`[aria-label="${name}"] svg`).getBoundingClientRect().height > 100);
-const numbers = document.querySelector('table[data-name="attention"]').closest("details");
-numbers.querySelector("summary").focus();
-found.summary = document.activeElement.textContent;
-document.activeElement.click();
-found.opened = numbers.open;
-const larger = document.querySelector("#pictures li:not([hidden]) button");
-larger.click();
-found.large = [larger.getAttribute("aria-expanded"), larger.closest("li").classList.contains("large"), larger.innerText.startsWith("smaller")];
-const folded = () => document.querySelectorAll("details:not([open])").length;
-const many = document.querySelector('table[data-name="images"]');
-const row = many.tBodies[0].rows[0];
-for (let i = 0; i < 200; i++) many.tBodies[0].append(row.cloneNode(true));
-found.folded = [folded()];
-dispatchEvent(new Event("beforeprint"));
-found.folded.push(folded(), many.closest("details").open);
-dispatchEvent(new Event("afterprint"));
-found.folded.push(folded());
-found.wide = document.documentElement.scrollWidth <= innerWidth;
-document.querySelector("[data-save]").click();
-Promise.all(saved.map((blob) => blob.text())).then(([csv, data]) => {
-  found.csv = csv;
-  found.json = JSON.parse(data).verdict.outcome;
-  document.title = JSON.stringify(found);
-});
-</script>"""
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Path:
+def fresh(tmp_path_factory) -> Path:
     return write_reports(run("super_fitting", suite="quick", n=20, out=tmp_path_factory.mktemp("runs") / "r").path)
 
 
-def browse(address: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-logging=stderr",
-        f"--user-data-dir={profile}", *flags, "--dump-dom", address,
-    ]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, check=True)
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+@pytest.fixture(params=[FRESH, *(path.parent.name for path in EXAMPLES)])
+def page(request, fresh) -> Path:
+    """Every test below that takes it reads a report of now and each example that is committed."""
+    return {FRESH: fresh, **{path.parent.name: path for path in EXAMPLES}}[request.param]
+
+
+@pytest.fixture(params=[PHONE, DESKTOP], ids=["phone", "desktop"])
+def view(request, page, browser) -> Iterator[Page]:
+    with tab(browser, page.as_uri(), *request.param) as opened:
+        yield opened
+        assert opened.complaints == []
+        assert opened.requests == [page.as_uri()]
+
+
+def head(table: str, title: str) -> str:
+    """The button of a column, as an expression of the page."""
+    heads = f"""document.querySelectorAll('table[data-name="{table}"] thead button')"""
+    return f"[...{heads}].find((b) => b.textContent === '{title}')"
+
+
+def column(page: Page, table: str, number: int) -> list[str]:
+    return list(page.look(f"({ROWS})({json.dumps(table)}, {number})"))
+
+
+def test_there_are_examples_to_look_at():
+    assert "tpap" in [path.parent.name for path in EXAMPLES]
 
 
 class _Recorder(SimpleHTTPRequestHandler):
@@ -109,86 +75,190 @@ class _Recorder(SimpleHTTPRequestHandler):
         self.asked.append(self.path)
 
 
-def test_the_page_opens_without_an_error_or_a_request(page, tmp_path, capsys):
-    """Its policy forbids every request, and a refused one is an error on the console; so is a script that is not its own."""
+def test_the_page_asks_a_server_for_nothing_but_itself(page, browser):
+    _Recorder.asked.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Recorder, directory=str(page.parent))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        start = time.monotonic()
-        shown = browse(f"http://127.0.0.1:{server.server_port}/report.html", tmp_path / "profile")
-        with capsys.disabled():
-            print(f" [{page.stat().st_size / 1e3:.0f} kB, browser and page {time.monotonic() - start:.1f} s]", end="")
+        with tab(browser, f"http://127.0.0.1:{server.server_port}/report.html") as opened:
+            assert opened.complaints == []
+            assert opened.look("document.querySelectorAll('.tools button').length") > 0  # so the script ran
         server.shutdown()
     assert _Recorder.asked == ["/report.html"]
-    assert "CONSOLE" not in shown.stderr
-    assert 'aria-label="download as CSV: attacks"' in shown.stdout  # so the script ran
 
 
-def test_the_page_is_small_and_opens_at_once(page, tmp_path, capsys):
-    """What the reader waits for, from the address to the load event, in a browser that is open already."""
-    text = page.read_text()
-    policy = re.search(r"<meta http-equiv=.*?>", text)
-    assert policy is not None
-    clock = '<script>addEventListener("load", () => (document.title = `${performance.now()} ms`))</script></body>'
-    timed = tmp_path / "timed.html"
-    timed.write_text(text.replace(policy[0], "").replace("</body>", clock))
-    shown = browse(timed.as_uri(), tmp_path / "profile")
-    waited = re.search(r"<title>([\d.]+) ms</title>", shown.stdout)
-    assert waited is not None
+def test_the_page_is_small_and_opens_at_once(page, browser, capsys):
+    """What the reader waits for, from the address to the end of the load event, in a browser that is open already."""
+    with tab(browser, page.as_uri()) as opened:
+        waited = opened.look("performance.getEntriesByType('navigation')[0].loadEventEnd")
     with capsys.disabled():
-        print(f" [{len(text.encode()) / 1e3:.0f} kB, open after {float(waited[1]):.0f} ms]", end="")
-    assert len(text.encode()) < 3e6
+        print(f" [{page.stat().st_size / 1e3:.0f} kB, open after {waited:.0f} ms]", end="")
+    assert waited > 0
+    assert page.stat().st_size < 3e6
 
 
-def test_the_policy_and_the_console_would_tell(page, tmp_path):
-    """The test above can fail: an image from elsewhere and a foreign script are refused, and the console says so."""
+def test_the_policy_and_the_console_would_tell(fresh, tmp_path, browser):
+    """The tests here can fail: an image from elsewhere and a foreign script are refused, and the console says so."""
     spoilt = tmp_path / "spoilt.html"
     foreign = '<img src="http://127.0.0.1:9/x.png"><script>document.title = "foreign"</script></body>'
-    spoilt.write_text(page.read_text().replace("</body>", foreign))
-    shown = browse(spoilt.as_uri(), tmp_path / "profile")
-    assert shown.stderr.count("CONSOLE") >= 2
-    assert "<title>foreign" not in shown.stdout
+    spoilt.write_text(fresh.read_text().replace("</body>", foreign))
+    with tab(browser, spoilt.as_uri()) as opened:
+        assert len(opened.complaints) == 2
+        assert opened.look("document.title") != "foreign"
+    unguarded = tmp_path / "unguarded.html"
+    unguarded.write_text("<img src='http://127.0.0.1:9/x.png'>")
+    with tab(browser, unguarded.as_uri()) as opened:
+        assert opened.requests == [unguarded.as_uri(), "http://127.0.0.1:9/x.png"]
 
 
-@pytest.mark.parametrize("size", ["360,740", "1280,900"], ids=["phone", "desktop"])
-def test_tables_and_gallery_work(page, tmp_path, size):
-    text = page.read_text()
-    policy = re.search(r"<meta http-equiv=.*?>", text)
-    assert policy is not None
-    tried = tmp_path / "tried.html"  # the policy would rightly refuse the reader's script
-    tried.write_text(text.replace(policy[0], "").replace("</body>", READER + "</body>"))
-    shown = browse(tried.as_uri(), tmp_path / "profile", f"--window-size={size}", "--virtual-time-budget=5000")
-    assert "CONSOLE" not in shown.stderr
-    title = re.search(r"<title>(\{.*?\})</title>", shown.stdout, re.S)
-    assert title is not None
-    found = json.loads(title[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-    assert found["focus"]
-    broken = sorted(int(text) for text in found["before"])
-    assert found["up"] == [[str(b) for b in broken], "ascending"]
-    assert found["down"] == [[str(b) for b in reversed(broken)], "descending"]
-    names, count = found["filtered"]
-    assert names
-    assert all("apgd" in name for name in names)
-    assert count == f"{len(names)} of {len(broken)} rows"
-    assert set(found["cards"]) == {found["choice"]}
-    assert {tuple(pair) for pair in found["both"]} == {(found["choice"], found["label"])}
-    assert found["count"] == f"{len(found['both'])} of {found['all']} images"
-    assert found["attention"] == [12, True]  # six images, clean and adversarial
-    assert found["drawn"] == [True] * 7
-    assert (found["summary"], found["opened"]) == ("Attention as a table", True)
-    assert found["large"] == ["true", True, True]
-    before, printed, thousand, after = found["folded"]
-    assert before == after > printed == 1  # only the table of all images stays folded
-    assert not thousand
-    assert found["wide"], "the page is wider than the window"
-    assert found["json"] in ("upheld", "refuted", "inconclusive")
-    assert found["name"] == "report.json"
-    lines = found["csv"].splitlines()
-    assert lines[0].startswith('"attack","why","parameters","attacked","broken"')
-    assert len(lines) == 1 + len(names)
+def test_a_table_sorts_by_mouse_and_by_keyboard(view):
+    button = head("attacks", "broken")
+    place = view.look(f"{button}.parentElement.cellIndex")
+    counts = sorted(int(text) for text in column(view, "attacks", place))
+    view.click(button)
+    assert column(view, "attacks", place) == [str(count) for count in counts]
+    assert view.look(f"{button}.parentElement.ariaSort") == "ascending"
+    view.tab_to(head("attacks", "attacked"), SHIFT)  # backwards from the one that was clicked
+    view.tab_to(button)
+    view.press("Enter")
+    assert column(view, "attacks", place) == [str(count) for count in reversed(counts)]
+    view.press(" ")
+    assert view.look(f"{button}.parentElement.ariaSort") == "ascending"
 
 
-def test_the_comparison_opens_without_an_error(page, tmp_path):
-    audit = load_run(page.parent)
-    shown = browse(write_comparison([audit, audit], tmp_path / "c").as_uri(), tmp_path / "profile")
-    assert "CONSOLE" not in shown.stderr
-    assert 'aria-label="download as CSV: summary"' in shown.stdout
+def test_a_table_filters_as_one_types_and_downloads_what_is_left(view):
+    names = column(view, "attacks", 0)
+    field = """document.querySelector('input[aria-label="filter the table: attacks"]')"""
+    view.click(field)
+    view.type("apgd")
+    left = column(view, "attacks", 0)
+    assert 0 < len(left) < len(names)
+    assert {name for name in names if "apgd" in name} <= set(left)
+    assert view.look(f"{field}.parentElement.querySelector('[role=status]').textContent") == (
+        f"{len(left)} of {len(names)} rows"
+    )
+    saved = "(() => { window.saved = []; URL.createObjectURL = (blob) => { saved.push(blob); return 'data:,'; };"
+    view.look(saved + "HTMLAnchorElement.prototype.click = function () { window.named = this.download; }; })()")
+    view.press("Tab")
+    assert view.look("document.activeElement.ariaLabel") == "download as CSV: attacks"
+    view.press("Enter")
+    lines = view.look("saved[0].text()").splitlines()
+    assert lines[0].startswith('"attack","accuracy","worst case so far"')
+    assert len(lines) == 1 + len(left)
+    view.click("document.querySelector('[data-save]')")
+    assert view.look("saved[1].text().then((text) => JSON.parse(text).verdict.outcome)") == view.look(
+        "document.body.className"
+    )
+    assert view.look("named") == "report.json"
+
+
+def test_the_gallery_filters_and_enlarges(view):
+    cards = f"{CARDS}.map((card) => [card.dataset.step, card.dataset.label])"
+    count = "document.getElementById('gallery-count').textContent"
+    everything = view.look(cards)
+    assert everything
+    assert view.look(count) == f"{len(everything)} of {len(everything)} images"
+    step, label = (f"""document.querySelector('select[data-filter="{name}"]')""" for name in ("step", "label"))
+    view.tab_to(step)
+    view.press("ArrowDown")
+    chosen = view.look(f"{step}.value")
+    assert view.look(cards) == [card for card in everything if card[0] == chosen]
+    view.tab_to(label, SHIFT)
+    view.press("ArrowDown")
+    both = [card for card in everything if card == [chosen, view.look(f"{label}.value")]]
+    assert view.look(cards) == both
+    assert view.look(count) == f"{len(both)} of {len(everything)} images"
+    view.look(f"[{step}, {label}].forEach((s) => {{ s.value = ''; s.dispatchEvent(new Event('change')); }})")
+    button = f"{CARDS}[0].querySelector('button')"
+    state = f"[{button}.ariaExpanded, {button}.closest('li').classList.contains('large'), {button}.innerText.split(/\\s/)[0]]"
+    view.click(button)
+    assert view.look(state) == ["true", True, "smaller"]
+    view.press("Enter")
+    assert view.look(state)[:2] == ["false", False]
+
+
+def test_a_phone_shows_eight_images_until_asked(view):
+    shown = f"{CARDS}.filter((card) => card.getBoundingClientRect().height > 0).length"
+    cards, more = view.look(f"{CARDS}.length"), "document.getElementById('gallery-more')"
+    phone = view.look("innerWidth") < 500
+    assert view.look(shown) == (min(8, cards) if phone else cards)
+    if phone and cards > 8:
+        view.click(more)
+        assert view.look(shown) == cards
+        assert view.look("document.activeElement.id") == "pictures"  # the button is gone, the focus is not
+    assert view.look(f"{more}.getBoundingClientRect().height") == 0
+
+
+def test_every_figure_has_its_numbers_and_is_drawn(view):
+    figures = view.look("[...document.querySelectorAll('figure svg')].map((svg) => svg.getBoundingClientRect().height)")
+    assert len(figures) >= 5
+    assert min(figures) > 60
+    pictures = "[...document.querySelectorAll('img')].every((i) => i.naturalWidth > 0 && i.alt)"
+    assert view.look(pictures)
+    headings = view.look(
+        "[...document.querySelectorAll('figure')].filter((f) => f.closest('section').id === 'why').length"
+    )
+    folded = view.look("[...document.querySelectorAll('#why figure + details > summary')].length")
+    assert headings == folded
+    tables = view.look("[...document.querySelectorAll('table.grid')].map((t) => t.dataset.name)")
+    assert {"gallery", "logit margins"} <= set(tables)
+    assert len(tables) == len(set(tables))
+
+
+def test_what_is_folded_opens_by_keyboard_and_on_paper(view):
+    first = "document.querySelector('#gallery details')"
+    view.tab_to(f"{first}.querySelector('summary')")
+    view.press("Enter")
+    assert view.look(f"{first}.open")
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = view.look(folded)
+    long = view.look(
+        "[...document.querySelectorAll('details:not([open])')].filter((d) => d.querySelectorAll('tr').length > 100).length"
+    )
+    view.look("dispatchEvent(new Event('beforeprint'))")
+    assert view.look(folded) == long < before  # a table of many images stays folded on paper
+    view.look("dispatchEvent(new Event('afterprint'))")
+    assert view.look(folded) == before
+
+
+def test_nothing_is_wider_than_the_window(view):
+    assert view.look("document.documentElement.scrollWidth <= innerWidth")
+    view.look("document.querySelectorAll('details').forEach((d) => (d.open = true))")
+    assert view.look("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_answer_stands_on_the_first_screen(view):
+    """The verdict and the figures that it rests on, without scrolling."""
+    figures = "[...document.querySelectorAll('.scale .figure b')].map((b) => b.getBoundingClientRect().bottom)"
+    assert max(view.look(figures)) < view.look("innerHeight")
+    assert view.look("document.querySelector('.outcome').getBoundingClientRect().top") >= 0
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_evidence(view):
+    view.press("Tab")
+    assert view.look("document.activeElement.className") == "skip"
+    view.press("Enter")
+    first = view.look("document.querySelector('main > section').id")
+    assert view.look("location.hash") == f"#{first}"
+    targets = view.look("[...document.querySelectorAll('nav a, .skip')].map((a) => a.getAttribute('href').slice(1))")
+    assert all(view.look(f"document.getElementById({json.dumps(target)}) !== null") for target in targets)
+    assert first in targets
+
+
+def test_the_first_column_stays_beside_what_is_scrolled_to(view):
+    """On a phone, where tables are wider than the screen."""
+    scroller = """document.querySelector('[aria-label="attacks"]')"""
+    view.look(f"{scroller}.scrollLeft = 200")
+    left = view.look(
+        f"{scroller}.querySelector('tbody th').getBoundingClientRect().left - {scroller}.getBoundingClientRect().left"
+    )
+    if view.look("innerWidth") < 500:
+        assert left == 0
+    else:
+        assert left == -view.look(f"{scroller}.scrollLeft")
+
+
+def test_the_comparison_opens_without_an_error(fresh, tmp_path, browser):
+    audit = load_run(fresh.parent)
+    with tab(browser, write_comparison([audit, audit], tmp_path / "c").as_uri()) as opened:
+        assert opened.complaints == []
+        assert opened.look("""document.querySelector('[aria-label="download as CSV: summary"]') !== null""")

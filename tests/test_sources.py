@@ -12,6 +12,7 @@ import pytest
 from audit.cli import app, main
 from audit.datasets import FASHION_MNIST, make_dataset
 from audit.errors import BadInput, BadModel
+from audit.models.preprocessing import Preprocessing
 from audit.preparation import prepare
 from audit.sources import Sources, check_shape
 from defenses.undefended import UNDEFENDED
@@ -86,6 +87,50 @@ def test_a_run_from_python_records_the_command_that_repeats_it(monkeypatch, eps)
     assert float(found["eps"]) == eps if "/" not in found["eps"] else found["eps"] == "4/255"
     assert {k: found[k] for k in given if k != "eps"} == {k: v for k, v in given.items() if k != "eps"}
     assert found["defense"] == "undefended"
+
+
+class Called(Exception):
+    """What the line of a run asks for."""
+
+
+def asked(line: str, **session) -> tuple[tuple, dict]:
+    """The arguments of the call of `audit.run` that a line is, in a session that holds these names."""
+
+    class Caught:
+        Preprocessing = Preprocessing
+
+        @staticmethod
+        def run(*words, **options):
+            raise Called(words, options)
+
+    with pytest.raises(Called) as found:
+        eval(line, {"audit": Caught, **session})
+    return found.value.args[0], found.value.args[1]
+
+
+def test_what_only_a_session_holds_is_repeated_from_python():
+    """A command line can name neither the model nor the images; the line does it again, with the same fingerprint."""
+    images = FASHION_MNIST.load().first(6)
+    x, y = images.x, images.y
+    model = UNDEFENDED.load(UNDEFENDED.checkpoint("fashion_mnist"))
+    declared = Preprocessing(mean=(0.25,), std=(0.5,))
+    first = prepare(
+        model=model, data=(x, y), suite="quick", eps=0.0312345678901, n=5, seed=3, batch_size=4, preprocessing=declared,
+        settings=["pgd-20.steps=2"], claim_robust=0.5, claim_attack="pgd-20", claim_clean=0.75,
+    ).plan  # fmt: skip
+    line = first.runtime["command"]
+    assert line.endswith("# model: the MiddleCNN; x, y: the images and labels of that Python session")
+    words, options = asked(line, model=model, x=x, y=y)
+    assert prepare(*words, **options).plan.fingerprint == first.fingerprint
+
+
+def test_images_of_a_session_for_a_named_defense():
+    images = FASHION_MNIST.load().first(6)
+    plan = prepare("undefended", data=(images.x, images.y), suite="quick").plan
+    words, options = asked(plan.runtime["command"], x=images.x, y=images.y)
+    assert words == ("undefended",)
+    assert prepare(*words, **options).plan.fingerprint == plan.fingerprint
+    assert "--data" not in plan.runtime["command"]
 
 
 def test_a_typed_command_is_recorded_as_typed():

@@ -59,6 +59,7 @@ def run(
     fail_on: o.Verdicts = None,
     reference: o.References = "",
     check: o.Check = None,
+    max_drop: o.MaxDrop = 0.01,
     retry_errors: o.RetryErrors = False,
     quiet: o.Quiet = False,
     as_json: o.Json = False,
@@ -110,7 +111,9 @@ def run(
         print(json.dumps(audit.to_dict(), indent=1))
     reasons = tuple(str(reason) for reason in fail_on or ())
     if check is not None:
-        judge(audit, check, Rules(fail_on=(*reasons, "drop")), quiet=quiet, to=sys.stderr if as_json else None)
+        judge(
+            audit, check, Rules(max_drop, fail_on=(*reasons, "drop")), quiet=quiet, to=sys.stderr if as_json else None
+        )
     elif audit.verdict.outcome in reasons:
         raise typer.Exit(1)
 

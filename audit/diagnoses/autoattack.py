@@ -71,7 +71,7 @@ def zero_gradient_in_attack(results: Results) -> Diagnosis:
         return unmeasured(name, "no attack on the whole defense has recorded a gradient", remedy, reference, ZERO_SHARE)
     worst, least = max(shares, key=lambda step: shares[step]), min(shares.values())
     explained = bool(results.plan.profile.get("gradient_cut")) or vanishing_gradient(results).status == "flagged"
-    others = "" if shares[worst] <= ZERO_SHARE else f"; of {len(shares)} attacks the best has {least:.1%}"
+    others = "" if shares[worst] <= ZERO_SHARE else f"; on the best of {len(shares)} attacks {least:.1%} are"
     return Diagnosis(
         name, status(shares[worst] > ZERO_SHARE, resolved=least <= ZERO_SHARE), shares[worst], ZERO_SHARE,
         len(results.correct), f"along {worst}, {shares[worst]:.1%} of the gradients are exactly zero{others}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from audit.diagnoses.index import in_words
 from audit.types import Diagnosis
 
 COMPARISONS = (
@@ -36,7 +37,7 @@ def explained(diagnoses: tuple[Diagnosis, ...]) -> tuple[Diagnosis, ...]:
     flagged, fired = _because(diagnoses, "flagged"), _because(diagnoses, "flagged", "resolved")
     why = {"flagged": flagged, "resolved": fired}
     return tuple(
-        replace(d, blocking=False, sentence=f"{d.sentence}; it follows from {cause}")
+        replace(d, blocking=False, sentence=f"{d.sentence}; it follows from {in_words(cause)}")
         if (cause := why.get(d.status, {}).get(d.name)) else d
         for d in diagnoses
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every diagnosis in one line, for lists and documents."""
+"""Every diagnosis in one line, and by its name in words, for lists, documents and reports."""
 
 from __future__ import annotations
 
@@ -48,3 +48,14 @@ INDEX: Mapping[str, str] = {
     "reference_controls": "the attacks fail on models whose answer is known",
     "run_integrity": "the model was changed, or stored images do not stand up again",
 }
+
+SAID: Mapping[str, str] = {
+    "vanishing_gradient": "vanishing gradients",
+    "shattered_gradient": "shattered gradients",
+    "ce_precision": "cross-entropy precision",
+}
+
+
+def in_words(name: str) -> str:
+    """The name of a diagnosis as a sentence says it."""
+    return SAID.get(name, name.replace("_", " "))

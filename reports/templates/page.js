@@ -100,7 +100,24 @@
       cards.forEach((card) => (card.hidden = choices.some((c) => c.value && card.dataset[c.dataset.filter] !== c.value)));
       count.textContent = `${cards.filter((card) => !card.hidden).length} of ${cards.length} images`;
     };
-    choices.forEach((choice) => choice.addEventListener("change", refresh));
+    const more = document.getElementById("gallery-more");
+    const unfold = () => {
+      gallery.classList.remove("folded");
+      more.hidden = true;
+    };
+    if (cards.length > 8) {
+      gallery.classList.add("folded"); // on a phone alone, by the style
+      more.hidden = false;
+      more.addEventListener("click", () => {
+        unfold();
+        gallery.focus({ preventScroll: true });
+      });
+    }
+    choices.forEach((choice) => choice.addEventListener("change", () => {
+      unfold();
+      refresh();
+    }));
+    refresh();
     cards.forEach((card) => {
       const button = card.querySelector("button");
       button.hidden = false;
