@@ -213,7 +213,7 @@ def test_doctor(capsys):
         (["--defense", "super_fitting", "--set", "sqare.n_queries=5"], "did you mean 'square'"),
         (["--defense", "super_fitting", "--set", "square.n_queries=five"], "expected int"),
         (["--defense", "undefended", "--suite", "full", "--n", "4", "--set", "a3.loss=hinge"], "has no loss 'hinge'"),
-        (["--defense", "undefended", "--n", "4", "--claim-attack", "transfer"], "surrogate=DEFENSE or run=PATH"),
+        (["--defense", "undefended", "--n", "4", "--claim-attack", "transfer"], "surrogate=MODEL or run=PATH"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, sentence, capsys):

@@ -128,6 +128,19 @@ def test_full_holds_every_attack_but_the_one_for_random_defenses():
     assert next(s for s in SUITES["full"].steps if s.name == "fab").scope == "survivors"
 
 
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_full_costs_four_million_passes_at_most_where_nothing_breaks(norm):
+    """On 167 images, as pgd_at classifies correctly. What needs no gradient comes after Square, on some of them."""
+    total = 0
+    for step in SUITES["full"].steps:
+        attack = registry.attacks.load(step.attack)
+        if norm in attack.norms and step.attack != "transfer":
+            total += min(167, step.limit or 167) * sum(attack.cost(step.params))
+    assert 3e6 < total < 4e6
+    after = [step for step in SUITES["full"].steps[:-1] if registry.attacks.load(step.attack).needs != "gradient"]
+    assert {s.attack for s in after if s.limit is None} == {"transfer", "random-search", "square"}
+
+
 def test_rand_averages_the_gradient_of_the_loss_that_each_attack_climbs():
     steps = SUITES["rand"].steps
     averages = {s.attack: dict(s.adapters[-1].params) for s in steps}
