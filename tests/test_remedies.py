@@ -13,7 +13,7 @@ import torch
 from audit import execution, registry, runner
 from audit.budget import Budget
 from audit.diagnoses import diagnose
-from audit.diagnoses.settled import settled
+from audit.diagnoses.settled import gain, settled
 from audit.errors import PlanMismatch
 from audit.plan import read_plan
 from audit.remedies import CHECKED, TRIALS, next_round
@@ -376,3 +376,11 @@ def test_an_undeclared_quantiser_is_found_and_broken_by_the_rules_alone(tmp_path
     assert audit.results.named("bim-20")[0].broken.mean() < 0.2  # what cross-entropy alone finds
     assert float(audit.adaptive.accuracy) <= 0.05
     assert audit.verdict.outcome == "refuted"
+
+
+def test_an_image_that_was_lost_on_most_draws_before_counts_with_what_it_lost_since():
+    found = built(claimed(), ran("doubled-2", mask((0, 20))), traits=["stochastic"])
+    assert gain(found.steps[1], found) == pytest.approx(0.02)
+    barely = replace(found.steps[1], p_after=found.steps[0].p_after - np.float32(0.001) * mask((0, 20)))
+    random = replace(found, steps=(found.steps[0], barely))
+    assert gain(barely, random) == pytest.approx(0.02 * 0.001, rel=1e-3)

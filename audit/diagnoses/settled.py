@@ -34,13 +34,21 @@ def _could_work(ran: list[StepResult]) -> bool:
 
 
 def gain(result: StepResult, results: Results) -> float:
-    """The share of all images that the step broke, scaled up where it looked at some of those that stood."""
+    """How far the step lowered the worst case, scaled up where it looked at some of those that stood.
+
+    For a random defense that is the mean drop of P(correct): an image that was wrong on most draws before counts with
+    what it lost since.
+    """
     attacked = int(result.attacked.sum())
     if not attacked:
         return 0.0
     index = results.steps.index(result)
-    standing = results.steps[index - 1].alive_after if index else results.correct
-    return float(result.broken.sum()) / attacked * float((standing & results.correct).sum()) / len(results.correct)
+    before, standing = (
+        (results.steps[index - 1].p_after, results.steps[index - 1].alive_after) if index
+        else (results.p_clean, results.correct)
+    )  # fmt: skip
+    lost = max(total(before - result.p_after), 0.0)
+    return lost / attacked * float((standing & results.correct).sum()) / len(results.correct)
 
 
 def _last_move(results: Results) -> float:
