@@ -136,7 +136,8 @@ def margin_bins(values: NDArray[Any]) -> NDArray[Any]:
     """About 24 edges of one width, with zero among them."""
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     width = (high - low) / 24 or 1.0
-    edges: NDArray[Any] = width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+    first, last = np.floor(low / width), np.ceil(high / width)
+    edges: NDArray[Any] = width * np.arange(first, max(last, first + 1) + 1)
     return edges
 
 

@@ -28,11 +28,12 @@ class Browser:
     """The process and its pipe: commands go in at file descriptor 3, answers and events come out at 4."""
 
     def __init__(self, profile: Path) -> None:
+        assert CHROMIUM is not None, "no Chromium on this machine; type apt-get install chromium"
         inner_in, self._out = self._pipe()
         self._in, inner_out = self._pipe()
         command = f'exec "$@" 3<&{inner_in} 4>&{inner_out}'
         self.process = subprocess.Popen(
-            ["bash", "-c", command, "bash", str(CHROMIUM), *FLAGS, f"--user-data-dir={profile}"],
+            ["bash", "-c", command, "bash", CHROMIUM, *FLAGS, f"--user-data-dir={profile}"],
             pass_fds=(inner_in, inner_out), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(inner_in)
