@@ -161,9 +161,13 @@ def radii(lines: Sequence[Line], eps: float, norm: str) -> str:
 
 
 def logit_heatmap(results: Results, classes: Sequence[str]) -> str:
-    """Mean logit of every class (columns) over the images of every class (rows): super-fitting, Fig. 2."""
-    rows = [results.logits[results.label == k] for k in range(len(classes))]
-    table = np.stack([r.mean(0) if len(r) else np.full(results.logits.shape[1], np.nan) for r in rows])
+    """Mean logit of every class (columns) over the images of every class (rows): super-fitting, Fig. 2.
+
+    Outputs that are no class of the images, of which a network trained for more has many, are left out.
+    """
+    logits = results.logits[:, : len(classes)]
+    rows = [logits[results.label == k] for k in range(len(classes))]
+    table = np.stack([r.mean(0) if len(r) else np.full(logits.shape[1], np.nan) for r in rows])
     limit = float(np.nanmax(np.abs(table))) or 1.0
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(6.2, 4.6)

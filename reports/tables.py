@@ -40,10 +40,10 @@ def logits(results: Results, classes: Sequence[str]) -> Table:
     """Mean logit of every class over the images of every class, as drawn; a class without images has no row."""
     rows: list[list[str]] = []
     for k in range(len(classes)):
-        own = results.logits[results.label == k]
+        own = results.logits[results.label == k, : len(classes)]
         if len(own):
             rows.append([classes[k], *(short(float(v)) for v in own.mean(0))])
-    names = [f"#{class_name(k, classes)}" for k in range(results.logits.shape[1])]
+    names = [f"#{class_name(k, classes)}" for k in range(min(results.logits.shape[1], len(classes)))]
     return {"titles": ["images of class", *names], "rows": rows}
 
 

@@ -8,7 +8,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from reports import figures, iterations, matrix, opening
+from reports import figures, iterations, matrix, opening, tables
 from reports.wording import route_cells, routes_note
 from tests.built import built, claimed, control, mask, ran
 
@@ -134,6 +134,13 @@ def test_class_names_in_a_figure_are_neither_formulas_nor_markup():
     drawing = figures.logit_heatmap(results, [r"$\nosuch{$", "<script>alert(1)</script>"])
     assert r"$\nosuch{$" in drawing
     assert "<script" not in drawing
+
+
+def test_a_network_with_more_outputs_than_the_images_have_classes_is_drawn_for_those_classes():
+    results = built(claimed())
+    object.__setattr__(results, "logits", np.zeros((len(results.label), 1000), np.float32))
+    assert "coat" in figures.logit_heatmap(results, ["shirt", "coat"])
+    assert tables.logits(results, ["shirt", "coat"])["titles"] == ["images of class", "#shirt", "#coat"]
 
 
 def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
