@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from audit import execution, registry, runner
+from audit import execution, preparation, registry, runner
 from audit.gates import adapt
 from audit.types import ThreatModel
 
@@ -41,7 +41,7 @@ class Counter(nn.Module):
         self.backwards += len(grad)
 
 
-def libraries(prepared: runner.Prepared) -> list[tuple[str, int, float]]:
+def libraries(prepared: preparation.Prepared) -> list[tuple[str, int, float]]:
     """Passes and seconds of every step's attack, run by its library on all the images."""
     rows = []
     target, plan = prepared.target, prepared.plan
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=1000, help="images (default: all 1,000)")
     parser.add_argument("--eps", default="8/255")
     options = parser.parse_args()
-    prepared = runner.prepare("super_fitting", suite="adaptive", n=options.n, eps=options.eps)
+    prepared = preparation.prepare("super_fitting", suite="adaptive", n=options.n, eps=options.eps)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         audit = execution.execute(prepared, Path(folder) / "run", runner.Silent())
