@@ -97,6 +97,7 @@ def judge_attack(
     case = Case(x, y, court)
     columns: dict[str, Tensor] = {}
     everyone = torch.ones_like(usable)
+    first, lowest = probe.first_query, probe.best_query
     if candidate is not None:
         returned = project(torch.where(usable.view(-1, *[1] * (x.ndim - 1)), candidate, x), x, threat)
         columns[RETURNED] = case.hear(returned, usable)
@@ -104,10 +105,14 @@ def judge_attack(
             columns["nearest"] = _nearest(court.select, candidate, usable, x, y, threat)
         if court.bare is not None:
             columns["base"] = court.bare.judge(returned, y, strict=False).p_correct
+            # What one-step attacks return was never a query; where no query fooled the bare network, it came first.
+            late = usable & (columns["base"] < 0.5) & ~(probe.best_margin < 0)
+            chosen = late.view(-1, *[1] * (x.ndim - 1))
+            first, lowest = torch.where(chosen, returned, first), torch.where(chosen, returned, lowest)
     if court.bare is not None:
         # An image that was never fooled stays clean in "first", as a cascade of attacks returns it.
-        columns[FIRST] = case.hear(project(probe.first_query, x, threat), everyone)
-        columns[LOWEST] = case.hear(project(probe.best_query, x, threat), everyone)
+        columns[FIRST] = case.hear(project(first, x, threat), everyone)
+        columns[LOWEST] = case.hear(project(lowest, x, threat), everyone)
     else:
         met = (probe.best_margin < 0) & ~(case.p <= DONE)
         case.hear(project(probe.best_query, x, threat), met)
