@@ -120,6 +120,8 @@ def panel(audit: Audit, report: str) -> Panel:
             style="dim",
         ),
     )
+    if audit.claim and audit.claim.basis != "measured":
+        grid.add_row("claim", Text(f"{audit.claim.robust_acc:.1%} under {audit.claim.attack}"))
     outcome = audit.verdict.outcome
     grid.add_row("verdict", Text(outcome, style=f"bold {COLOURS[outcome]}"))
     kind = masking(audit.results)

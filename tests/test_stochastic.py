@@ -89,6 +89,17 @@ def test_the_rows_of_each_route(tmp_path):
     assert set(overall(results)) == {"bare", "transfer", "end_to_end"}
 
 
+def test_what_is_returned_without_a_query_is_a_first_success_where_it_fools_the_bare_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.test_stochastic.EPS", 0.15)  # two thirds of the images cross the bare network's line
+    _, target, results = audited(tmp_path, Step("one-step", "good", "claimed", "all", (BARE,)))
+    (family,) = routes(results)
+    x = target.x.flatten().numpy()
+    seen = np.where(x + EPS > 0.5, closed_form(x + EPS), closed_form(x)).mean()
+    for figure in (family.first, family.lowest):
+        assert abs(figure.accuracy - seen) < 5 * 0.5 / (N * 10) ** 0.5
+    assert closed_form(x).mean() - seen > 0.02
+
+
 def test_the_stored_images_are_confirmed_on_other_draws(tmp_path):
     plan, target, _ = audited(tmp_path, Step("e2e", "good", "adaptive", "all", (EOT,)))
     found = verify_images(plan, target, Ledger(tmp_path, plan.fingerprint))
