@@ -317,3 +317,10 @@ def test_what_is_no_model_is_refused():
     for thing, got in ((TinyCNN, "TinyCNN"), (7, "int")):
         with pytest.raises(BadModel, match=f"it is {got}, expected an nn.Module, a Defense, a fitted"):
             classifier(thing, "it")
+
+
+def test_a_missing_file_is_not_the_factorys_fault(tmp_path):
+    with pytest.raises(
+        BadWeights, match=r"nowhere.pt does not exist, expected what .*with_weights reads; check the path"
+    ):
+        resolve(f"{HERE}:with_weights", Declared()).checkpoint("fashion_mnist", tmp_path / "nowhere.pt")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from audit import registry
-from audit.errors import BadInput, MissingDependency, UnknownName
+from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
 from audit.models.own import Found, ModelDefense, foreign
 from audit.models.preprocessing import Preprocessing
 from audit.protocols import Defense
@@ -147,10 +147,12 @@ def _called(factory: Callable[..., Any], name: str, **given: Any) -> Any:
 
 
 def _from_factory(factory: Callable[..., Any], name: str, takes_weights: bool, weights: Path | None) -> Found:
-    """The model of a factory, with its weights, and the file that the factory is written in."""
+    """The model of a factory, with its weights, and the file that the factory is written in. Raises BadWeights."""
     source = inspect.getsourcefile(inspect.unwrap(factory))
     files = (Path(source),) if source else ()
     if takes_weights:
+        if weights is not None and not weights.exists():
+            raise BadWeights(f"--weights {weights} does not exist, expected what {name} reads; check the path")
         return Found(_called(factory, name, weights=weights), files)
     found = _with_weights(_called(factory, name), weights)
     return replace(found, files=files)
