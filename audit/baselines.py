@@ -20,8 +20,9 @@ import numpy as np
 from audit.errors import BadInput
 from audit.ledger import write_json
 from audit.plan import Plan
-from audit.results import Bools, Floats, Results, StepResult
+from audit.results import Results
 from audit.stats import Counts, estimate
+from audit.step_results import Bools, Floats, StepResult
 from audit.summary import Audit
 from audit.types import Estimate
 from audit.verdict import proven, unknown_images

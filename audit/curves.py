@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.stats import estimate
+from audit.step_results import StepResult
 from audit.types import Estimate, ThreatModel
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.rules import AVERAGED
+from audit.step_results import StepResult
 from audit.types import AdapterSpec, Diagnosis
 
 

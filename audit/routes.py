@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from audit.results import Floats, Results, StepResult
+from audit.results import Results
 from audit.stats import estimate, total
+from audit.step_results import Floats, StepResult
 from audit.types import Estimate
 
 

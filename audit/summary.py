@@ -16,9 +16,10 @@ from audit.diagnoses import diagnose
 from audit.diagnoses.kind import kind_of_masking, masking
 from audit.leaderboard import placement
 from audit.paired import Paired, compare, references_of
-from audit.results import Results, StepResult, read_results
+from audit.results import Results, read_results
 from audit.routes import Routes, end_to_end_ran, overall, routes
 from audit.stats import estimate, total
+from audit.step_results import StepResult
 from audit.types import Claim, Diagnosis, Estimate, Round, ThreatModel, Verdict, show_eps
 from audit.verdict import judge_claim, proven, unknown_images
 

@@ -14,9 +14,10 @@ import numpy as np
 
 from audit.diagnoses.index import in_words
 from audit.diagnoses.kind import NONE, masking
-from audit.results import Bools, Floats, Results
+from audit.results import Results
 from audit.routes import end_to_end_ran
 from audit.stats import clopper_pearson, estimate, paired_interval, total
+from audit.step_results import Bools, Floats
 from audit.types import Claim, Diagnosis, Verdict
 
 OPEN = "the interval leaves both answers open; audit more images (a larger --n, or the whole test set)"

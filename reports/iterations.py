@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.results import Results, StepResult
+from audit.results import Results
+from audit.step_results import StepResult
 
 POINTS = 60
 # Columns of a trace (audit.engine), with the range that a curve is drawn in; None: its own.

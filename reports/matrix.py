@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audit.results import Results, StepResult
+from audit.results import Results
+from audit.step_results import StepResult
 
 SHOWN = 1000  # more images than this would be thinner than a pixel, and the page too large
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from audit.plan import Plan
-from audit.results import Results, StepResult
+from audit.results import Results
+from audit.step_results import StepResult
 from audit.types import AdapterSpec, Claim, Diagnosis, Step, ThreatModel
 
 N = 1000

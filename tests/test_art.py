@@ -8,7 +8,7 @@ from adapters.probe import AllBroken
 from audit import registry
 from audit.attacks.art_estimator import Estimator, Spent, Watched, pull_back
 from audit.geometry import distance
-from audit.testing import linear_problem
+from audit.linear import linear_problem
 from audit.types import ThreatModel
 from tests.planted import Brightness, Counting, TinyCNN, dark, images
 from tests.test_attacks import SHORT

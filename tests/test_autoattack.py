@@ -8,7 +8,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 
 from audit import registry
 from audit.geometry import distance
-from audit.testing import Linear, linear_problem
+from audit.linear import Linear, linear_problem
 from audit.types import ThreatModel
 from tests.planted import TinyCNN, images
 

@@ -107,7 +107,7 @@ def test_fail_on_turns_a_verdict_into_exit_code_1(finished):
 
 
 def test_dry_run_attacks_nothing(tmp_path, capsys):
-    assert call("run", "--defense", "super_fitting", "--n", "12", "--out", tmp_path / "dry", "--dry-run") == 0
+    assert call("run", "--defense", "super_fitting", "-n", "12", "--out", tmp_path / "dry", "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "square" in printed
     assert "passes" in printed

@@ -12,8 +12,8 @@ from torch import nn
 
 from audit.claims import own_claims
 from audit.errors import BadInput, BadWeights
+from audit.linear import linear_problem
 from audit.rng import Stream
-from audit.testing import linear_problem
 from defenses.co_noise import CO_NOISE, RECIPES
 from defenses.co_noise.activations import (
     channel_difference,

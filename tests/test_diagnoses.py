@@ -11,7 +11,8 @@ from scipy.stats import binomtest
 from audit import diagnoses
 from audit.diagnoses import diagnose
 from audit.diagnoses.traits import RULES
-from audit.results import Results, StepResult
+from audit.results import Results
+from audit.step_results import StepResult
 from audit.types import TRAITS
 from audit.verdict import judge_claim
 from tests.built import CHECKS, MEASURED, NONE, N, built, claimed, control, mask, ran, traced

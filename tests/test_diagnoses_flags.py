@@ -11,10 +11,11 @@ from audit import diagnoses
 from audit.diagnoses import INDEX, diagnose, kind_of_masking
 from audit.diagnoses.kind import NONE, masking
 from audit.diagnoses.pintor import indicator_4
-from audit.results import Results, StepResult, _outside
+from audit.results import Results, _outside
+from audit.step_results import StepResult
 from audit.types import TRAITS
 from audit.verdict import judge_claim
-from tests.built import EXAMINED, HEALTHY, MEASURED, built, claimed, control, mask, ran
+from tests.built import EXAMINED, HEALTHY, MEASURED, N, built, claimed, control, mask, ran
 
 BPDA, BASE = ran("apgd-bpda", adapters=("bpda",)), ran("apgd-base", adapters=("base",))
 SQUARE, SPSA = ran("square", attack="square"), ran("spsa", attack="spsa")
@@ -392,6 +393,22 @@ def test_the_handshake_names_the_range_that_the_model_seems_to_expect(shares, hi
     assert ("value-range" in unknown) == ("value-range" in hint)
     healthy = diagnoses.clean_accuracy_handshake(built(profile={"right_in_range": {"0,255": 0.5}}))
     assert "value-range" not in healthy.sentence
+
+
+@pytest.mark.parametrize(
+    ("right", "labels", "guesses"),
+    [(0, 10, True), (100, 10, True), (115, 10, True), (150, 10, False), (520, 2, True), (560, 2, False)],
+)
+@pytest.mark.parametrize("expected", [None, 0.9])
+def test_the_handshake_says_when_the_images_seem_to_be_others(right, labels, guesses, expected):
+    label = np.arange(N) % labels
+    seen = np.where(mask((0, right)), label, (label + 1) % labels)
+    results = replace(
+        built(prediction=seen, expected=expected, dataset="fashion_mnist"), label=label, correct=seen == label
+    )
+    found = diagnoses.clean_accuracy_handshake(results)
+    assert ("was it trained on fashion_mnist? If not, type --data" in found.sentence) == guesses
+    assert found.status == ("flagged" if guesses or expected else "not_measured")
 
 
 @pytest.mark.parametrize(("extra", "status"), [(0, "clear"), (6, "clear"), (7, "flagged")])

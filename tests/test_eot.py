@@ -17,8 +17,8 @@ from audit import registry
 from audit.errors import BadInput
 from audit.gates import fingerprint_model
 from audit.geometry import contains
+from audit.linear import linear_problem
 from audit.rng import Stream
-from audit.testing import linear_problem
 from audit.types import ThreatModel
 from tests.planted import Counting, Noisy, Quantise, SignStep, Staged, TinyCNN, UniformNoise, images
 from tests.test_bpda import finite_differences, gradient, upstream

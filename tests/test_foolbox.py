@@ -11,7 +11,8 @@ from adapters.probe import AllBroken
 from audit import registry
 from audit.attacks import foolbox as wrapped
 from audit.geometry import distance
-from audit.testing import STRETCH, linear_problem
+from audit.linear import linear_problem
+from audit.testing import STRETCH
 from audit.types import ThreatModel
 from tests.planted import TinyCNN, images
 

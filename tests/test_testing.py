@@ -10,7 +10,8 @@ from torch import nn
 
 from audit import registry
 from audit.datasets import Dataset
-from audit.testing import DUAL, STRETCH, Linear, check_attack, check_defense, linear_problem
+from audit.linear import DUAL, Linear, linear_problem
+from audit.testing import STRETCH, check_attack, check_defense
 from tests import planted
 from tests.planted import Noisy, TinyCNN
 

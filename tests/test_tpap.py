@@ -12,7 +12,7 @@ from torch import nn
 
 from audit.claims import own_claims
 from audit.errors import BadInput, BadWeights
-from audit.testing import Linear, linear_problem
+from audit.linear import Linear, linear_problem
 from defenses.networks import MiddleCNN
 from defenses.tpap import RECIPES, TPAP
 from defenses.tpap.overfitting import overfitting_probe, robust_overfitting

@@ -29,7 +29,7 @@ def diagnose(
     resize: o.Resize = None,
     value_range: o.ValueRange = None,
     trait: o.Traits = None,
-    n: Annotated[int | None, typer.Option(help="Look at the first n images (default: 64).")] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help="Look at the first n images (default: 64).")] = None,
     seed: o.Seed = 0,
     eps: o.Eps = None,
     norm: o.Norm = "Linf",

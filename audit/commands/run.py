@@ -40,7 +40,9 @@ def run(
     n: Annotated[
         int | None,
         typer.Option(
-            help="Audit the first n images (default: all; 500 for sim_adv, 200 with a test-time purifier or suite full, 100 for a random defense)."
+            "--n",
+            "-n",
+            help="Audit the first n images (default: all; 500 for sim_adv, 200 with a test-time purifier or suite full, 100 for a random defense).",
         ),
     ] = None,
     seed: o.Seed = 0,

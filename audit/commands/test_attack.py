@@ -26,7 +26,7 @@ def attack_test(
     weights: o.Weights = None,
     network: o.Network = None,
     width: o.Width = None,
-    n: Annotated[int, typer.Option(help="Test on the first n correctly classified images.")] = 64,
+    n: Annotated[int, typer.Option("--n", "-n", help="Test on the first n correctly classified images.")] = 64,
     seed: o.Seed = 0,
     eps: Annotated[
         str | None, typer.Option(help="Radius, as 8/255 or 0.031; the checkpoint's own, else 8/255.")

@@ -9,8 +9,9 @@ import numpy as np
 
 from audit.diagnoses.common import NOT_EXAMINED, bridged, ran_clean, remedied, status, unmeasured
 from audit.diagnoses.settled import gain
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.stats import mcnemar
+from audit.step_results import StepResult
 from audit.types import Diagnosis
 
 ONE_STEP, ITERATIVE = ("fgsm",), ("bim", "pgd", "mi-fgsm", "apgd-ce")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.rules import SCORES
+from audit.step_results import StepResult
 from audit.types import Diagnosis, DiagnosisStatus
 
 UNSATURATED = ("rescaled-ce", "float64-ce", "apgd-margin", "apgd-dlr", "apgd-t", "fab-t")

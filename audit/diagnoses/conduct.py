@@ -12,35 +12,54 @@ from audit.types import Diagnosis
 
 FORWARD_SAMPLE = 100  # images on which adapted models are compared with the defense
 FAR_BETTER = 0.2
+UNSTATED = " and nothing says what it should be; type --claim-clean 0.91, with the number that the authors state"
 UNFINISHED = "the run has not come to its last checks"
 
 
 def clean_accuracy_handshake(results: Results) -> Diagnosis:
     """Is this the model that its authors measured? Exact binomial test against the expected clean accuracy.
 
-    Expected is what was typed, else what was recorded after training, else what the claim under audit states.
+    Expected is what was typed, else what was recorded after training, else what the claim under audit states. A model
+    that is no better than guessing is wrong whatever was expected.
     """
     right, n = int(results.correct.sum()), len(results.correct)
     expected, seen = _expected(results), bool((results.prediction >= 0).all())
-    measured = expected is not None and seen
+    guesses = seen and _guesses(results)
+    measured = seen and (expected is not None or guesses)
     p = float(binomtest(right, n, expected).pvalue) if expected is not None else math.nan
     if not seen:
         sentence = "the clean pass has not come to every image"
     elif expected is None:
-        sentence = (
-            f"clean accuracy is {right / n:.1%} and nothing says what it should be; type --claim-clean 0.91, "
-            f"with the number that the authors state{_range_hint(results, right / n)}"
-        )
+        sentence = f"clean accuracy is {right / n:.1%}{'' if guesses else UNSTATED}{_hint(results, right / n)}"
     else:
         twice = "; is the input normalised twice?" if right / n < 0.5 * expected else ""
-        hint = (_range_hint(results, right / n) or twice) if right / n < expected else ""
+        hint = (_hint(results, right / n) or twice) if right / n < expected else ""
         sentence = f"clean accuracy is {right / n:.1%}, expected is {expected:.1%}{hint}"
     return Diagnosis(
-        "clean_accuracy_handshake", status(p < 1e-3) if measured else "not_measured",
+        "clean_accuracy_handshake", status(guesses or p < 1e-3) if measured else "not_measured",
         right / n if measured else None, 1e-3, n, sentence,
         "check the value range, the normalisation, the channel order and the weights", True,
         "binomial test, p below 0.001",
     )  # fmt: skip
+
+
+def _guesses(results: Results) -> bool:
+    """Is the model right no more often than one that names labels at random (exact binomial test at 5 %)?"""
+    labels = len(set(results.label.tolist()))
+    right, n = int(results.correct.sum()), len(results.correct)
+    return labels > 1 and right * labels <= 2 * n and float(binomtest(right, n, 1 / labels, "greater").pvalue) > 0.05
+
+
+def _hint(results: Results, accuracy: float) -> str:
+    """What to type next, where the model seems to have been made for other pixels or for other images."""
+    of_range = _range_hint(results, accuracy)
+    if of_range or not _guesses(results):
+        return of_range
+    data, labels = results.plan.identity.get("dataset", "the data"), len(set(results.label.tolist()))
+    return (
+        f"; that is no better than guessing among {labels} labels: was it trained on {data}? If not, type "
+        "--data my_images.npz or --dataset NAME with what it was trained on"
+    )
 
 
 def _range_hint(results: Results, accuracy: float) -> str:

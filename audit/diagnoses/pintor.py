@@ -18,8 +18,9 @@ from audit.diagnoses.common import (
     white_box,
     zero_gradients,
 )
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.routes import end_to_end_ran
+from audit.step_results import StepResult
 from audit.types import Diagnosis
 
 NO_CLAIMED = "no claimed attack has run on all its images, so there is nothing to compare"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from audit.diagnoses.common import effective, ran_clean
-from audit.results import Results, StepResult
+from audit.results import Results
 from audit.rules import SCORES
 from audit.stats import total
+from audit.step_results import StepResult
 
 MOVED = 0.005  # a smaller change of the worst case than half a point is none
 OWN_TERMS = ("randomized", "declared_")  # these say themselves what resolves them
