@@ -34,7 +34,9 @@ def test_the_claimed_suite_runs_what_the_papers_claims_name():
     assert choose("claimed", "sim_adv", "fashion_mnist", "Linf").steps == CLAIMED_BY["sim_adv"]
     found = choose("claimed", "super_fitting", "fashion_mnist", "Linf")
     assert found.steps[:5] == CLAIMED_STEPS
-    assert names(choose("claimed", "tpap", "cifar10", "Linf").steps)[:4] == ["fgsm", "pgd-20", "ti-dim-20", "pgd-100"]
+    assert names(choose("claimed", "tpap", "cifar10", "Linf").steps) == [
+        "fgsm", "pgd-20", "fwa-20", "ti-dim-20", "pgd-100", *FOUR, "claimed-st-adv",
+    ]  # fmt: skip
     steps = choose("claimed", "co_noise", "fashion_mnist", "Linf").steps
     assert [s for s in names(steps) if s.startswith("pgd")] == ["pgd-10", "pgd-20", "pgd-50"]
     assert {s.params["rel_stepsize"] for s in steps if s.attack == "pgd"} == {0.125}
@@ -272,7 +274,14 @@ def test_the_length_of_what_counts_queries_is_queries(attack):
 def test_tpaps_steps_are_those_of_its_public_code():
     assert find("tpap-t2-r1-pgd20").params["rel_stepsize"] * 8 / 255 == pytest.approx(0.003, rel=0.001)
     assert find("tpap-t2-r1-pgd100").params["rel_stepsize"] * 8 / 255 == pytest.approx(0.0007, rel=0.001)
-    assert find("tpap-t2-r1-ddn").params == find("tpap-t2-r1-ti-dim").params == {"steps": 20}
+    assert find("tpap-t2-r1-ddn").params == {"steps": 20}
+    assert find("tpap-t2-r1-cw2").params == find("tpap-t7-r3-cw2").params == {"steps": 10, "search_steps": 4}
+    assert find("tpap-t2-r1-ti-dim").params == {
+        "steps": 20, "rel_stepsize": 0.0956, "diversity_prob": 0.5, "len_kernel": 1,
+    }  # fmt: skip
+    budget = find("tpap-t2-r2-fwa").params["budget"]
+    assert budget == pytest.approx(8 / 255, rel=0.001)
+    assert find("tpap-t2-r2-fwa").params == {"steps": 20, "budget": budget, "blur": 0.003, "loss": "ce"}
     assert "public code" in find("tpap-t2-r1-pgd100").note
     assert "the paper says white-box" in find("tpap-t2-r1-aa").note
     assert "inferred" in find("co-t4-r1-aa").note
@@ -430,8 +439,7 @@ def test_a_report_keeps_what_every_paper_prints_of_a_defense():
         ours = [claim["dataset"] == "mnist" for claim in told]
         assert ours == sorted(ours, reverse=True)
     told = told_claims(registry.defenses.load("tpap"), "cifar10")
-    assert [claim["own"] for claim in told[:10]] == [True] * 10
-    assert len(told) == 30
+    assert [claim["own"] for claim in told] == [True] * 14 + [False] * 20
 
 
 @pytest.mark.parametrize(
@@ -453,5 +461,5 @@ def test_each_defense_has_the_claims_of_its_paper():
     counts = {
         name: len(own_claims(registry.defenses.load(name))) for name in ("tpap", "co_noise", "sim_adv", "undefended")
     }
-    assert counts == {"tpap": 10, "co_noise": 7, "sim_adv": 9, "undefended": 0}
+    assert counts == {"tpap": 14, "co_noise": 7, "sim_adv": 9, "undefended": 0}
     assert set(papers.defenses()) > {"tpap", "co_noise", "sim_adv", "super_fitting"}

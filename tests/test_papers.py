@@ -153,7 +153,7 @@ def test_a_line_becomes_a_claim_that_can_be_audited():
         "transfer", "end-to-end", "",
     )  # fmt: skip
     assert find("sim-t3-r7-sim").judged().params == {"steps": 40, "rel_stepsize": 0.1}
-    for none in ("tpap-t2-r1-clean", "tpap-t2-r1-cw2", "tpap-t2-r1-sta", "bilateral-t9-r4-ce10-nt", "yopo-t1-r4-pgd40"):
+    for none in ("tpap-t2-r1-clean", "tpap-t2-r1-cw2", "tpap-t2-r1-ddn", "bilateral-t9-r4-ce10-nt", "yopo-t1-r4-pgd40"):
         assert find(none).judged() is None, none
 
 

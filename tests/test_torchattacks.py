@@ -57,6 +57,18 @@ def test_ti_dim_is_the_librarys_where_that_works():
     assert torch.equal(run("ti-dim", model, x, y), theirs)
 
 
+def test_ti_dim_with_a_kernel_of_one_pixel_is_dim():
+    """As TPAP's public code runs it."""
+    model = TinyCNN(channels=3)
+    x, y = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 4
+    with Stream(3):
+        engine = torchattacks.DIFGSM(
+            model, eps=EPS, alpha=EPS / 10, steps=10, decay=1.0, resize_rate=0.9, diversity_prob=0.5
+        )
+        theirs = engine(x, y)
+    assert torch.allclose(run("ti-dim", model, x, y, diversity_prob=0.5, len_kernel=1), theirs, atol=1e-6)
+
+
 class Grey(torch.nn.Module):
     """The mean of the channels before a network for one: every channel has the same gradient."""
 
