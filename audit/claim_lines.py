@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 
 from audit import registry
@@ -11,7 +12,16 @@ from audit.papers import PaperClaim, claims_of
 from audit.types import ThreatModel, show_eps
 
 UNSAID = {"cw": "it does not say which C&W attack", "targeted": "it does not say towards which class"}
+MADE_HERE = ("white", "grey", "", "white and transfer")  # images that are made for the very model, all or in part
 PLACES = 3  # named in one sentence
+APART: tuple[tuple[str, Callable[[PaperClaim], bool], str], ...] = (  # what `lines` passes over, by kind, and why
+    ("", lambda c: c.knowledge == "transfer", "images made on another network; `--claim {0}` says how to bring one"),
+    ("the transferred images of ", lambda c: c.knowledge == "white and transfer",
+     "made on networks that are not at hand; only white-box images are tried"),
+    ("", lambda c: c.quantity == "noise_accuracy", "random noise in no ball, which is no attack"),
+    ("", lambda c: c.quantity == "success_rate" and not _easiest(c),
+     "images towards a random or the hardest class; the easiest is what an attack without a target finds"),
+)  # fmt: skip
 LENGTHS = ("queries", "n_queries", "n_draws", "steps", "n_iter")  # of C&W Linf, which has two, the queries
 
 
@@ -20,7 +30,7 @@ def lines(defense: str, dataset: str) -> list[PaperClaim]:
 
     Of targeted attacks the best case counts: the easiest target of all is what an attack without a target finds.
     """
-    lines = [c for c in claims_of(defense) if c.knowledge in ("white", "grey", "")]
+    lines = [c for c in claims_of(defense) if c.knowledge in MADE_HERE]
     lines = [c for c in lines if c.quantity == "robust_accuracy" or _easiest(c)]
     lines = [c for c in lines if c.dataset == dataset] or lines
     first: dict[tuple[str, str], PaperClaim] = {}
@@ -28,6 +38,19 @@ def lines(defense: str, dataset: str) -> list[PaperClaim]:
         plain = replace(line, params={option: value for option, value in line.params.items() if option != "case"})
         first.setdefault((line.attack, json.dumps(plain.params, sort_keys=True)), plain)
     return sorted(first.values(), key=lambda c: not timed(c))
+
+
+def passed_over(defense: str, dataset: str) -> tuple[str, ...]:
+    """A sentence for each kind of line on a defense that suite "claimed" names no step for, those for the data set first."""
+    found = claims_of(defense)
+    said = []
+    for what, fits, why in APART:
+        kind = [c for c in found if fits(c)]
+        kind = [c for c in kind if c.dataset == dataset] or kind
+        if kind:
+            more = f" and {len(kind) - 1} more are" if len(kind) > 1 else " is"
+            said.append(f"{what}claim {kind[0].id}{more} left out: {why.format(kind[0].id)}")
+    return tuple(said)
 
 
 def borrowed(defense: str, dataset: str, threat: ThreatModel) -> tuple[str, ...]:

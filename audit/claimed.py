@@ -9,7 +9,7 @@ from itertools import chain, count
 from typing import Any
 
 from audit import registry
-from audit.claim_lines import LENGTHS, lines, obstacle, timed
+from audit.claim_lines import LENGTHS, lines, obstacle, passed_over, timed
 from audit.errors import BadInput, UnknownName, Unsupported
 from audit.papers import PaperClaim
 from audit.registry import closest
@@ -124,14 +124,17 @@ def _named(defense: str, dataset: str, norm: str) -> tuple[tuple[Step, ...], tup
             few = _joined(few, [_on_few(line)])
         else:
             steps = _joined(steps, _steps(line.attack, line.params, defense, norm))
-    return tuple(sorted(steps, key=_length)), few, tuple(said.values())
+    return tuple(sorted(steps, key=_length)), few, (*said.values(), *passed_over(defense, dataset))
 
 
 def _on_few(line: PaperClaim) -> Step:
-    """Suite full's step of a dear attack, with the claim's parameters. It is no claimed step: those attack every image."""
-    step = FEW[line.attack]
+    """Suite full's images for a dear attack, with the claim's options and else the attack's own, not that suite's short ones.
+
+    It is no claimed step: those attack every image.
+    """
+    step, usual = FEW[line.attack], registry.attacks.load(line.attack).defaults
     why = f"named by claim {line.id}; too dear for every image: {step.limit} of them, for the worst case alone"
-    return replace(step, params={**step.params, **line.params}, why=why)
+    return replace(step, params={**{option: usual[option] for option in step.params}, **line.params}, why=why)
 
 
 def _fitting(claimed: tuple[Step, ...], defense: str, norm: str, *, joined: bool) -> tuple[Step, ...]:
@@ -158,10 +161,13 @@ def runnable(line: PaperClaim) -> None:
 def by_hand(line: PaperClaim, defense: str) -> str:
     """What to type to hold a run of `defense` to a line's number, under the line's attack where it can run."""
     robust = f"--claim-robust {line.value}"
-    if obstacle(line, line.norm):
-        return robust
+    return robust if obstacle(line, line.norm) else f"{robust} {attack_by_hand(line, defense)}"
+
+
+def attack_by_hand(line: PaperClaim, defense: str) -> str:
+    """What to type for the attack of a line that can run."""
     usual = typed(line.label, defense)
-    said = [robust, f"--claim-attack {line.label}"]
+    said = [f"--claim-attack {line.label}"]
     if line.attack != "autoattack":
         known = {**registry.attacks.load(line.attack).defaults, **usual[0].params}
         said += [f"--set {usual[0].name}.{o}={v}" for o, v in line.params.items() if known[o] != v]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from audit import registry
+from audit.auditable import in_a_ball
 from audit.claimed import UNNAMED, by_hand, runnable
 from audit.errors import BadInput
 from audit.papers import PaperClaim, claims_of, find
@@ -95,7 +96,7 @@ def meant(
     if claim is None:
         return defense, dataset
     line = find(claim)
-    _in_a_ball(line)
+    in_a_ball(line)
     runnable(line)
     defense = defense or line.defense
     if defense not in registry.defenses.names() or dataset is not None or defense != line.defense or at_hand:
@@ -123,23 +124,10 @@ def chosen_line(
     line = find(name)
     if typed is not None:
         raise BadInput(f"--claim {name} and --claim-robust {typed} are two claims, expected one; leave one of them out")
-    _in_a_ball(line)
+    in_a_ball(line)
     _same(line, "defense", line.defense, defense)
     _same(line, "data set", line.dataset, OWN_IMAGES if own_images else dataset)
     return line
-
-
-def _in_a_ball(line: PaperClaim) -> None:
-    """Raise BadInput unless a line is a robust accuracy that an attack on a model can be held against."""
-    if line.judged() is not None and line.knowledge in ("white", "grey", ""):
-        return
-    attacker = f", {line.knowledge or 'unknown'} attacker, eps {line.eps_text or 'not printed'}" if line.attack else ""
-    note = f" ({line.note})" if line.note else ""
-    raise BadInput(
-        f"claim {line.id} is {line.quantity.replace('_', ' ')} {line.printed}{attacker}{note}; expected a robust accuracy in a "
-        f"ball of known radius, with images made for the very model; type `python -m audit list claims --defense "
-        f"{line.defense}` for others"
-    )
 
 
 def radius(line: PaperClaim | None, eps: float | str | None, norm: str) -> float | str | None:

@@ -27,6 +27,11 @@ FRACTIONS = frozenset({
 OTHER_QUANTITIES = frozenset({
     "epochs", "seconds", "minutes", "teraflops", "million_parameters", "mean_distance", "overfits",
 })  # fmt: skip
+MADE: Mapping[str, str] = {
+    "grey": ", images made without the test-time part",
+    "white and transfer": ", the lower of white-box and transferred images, so that white-box images alone bound it from above",
+    "transfer": ", images made on another network",
+}
 ROUTES: Mapping[str, Literal["transfer", "end-to-end"]] = {"grey": "transfer", "white": "end-to-end"}
 
 
@@ -107,11 +112,10 @@ class PaperClaim:
         if self.quantity != "robust_accuracy" or value is None or eps is None or not self.norm:
             return None
         threat = ThreatModel(self.norm, eps)  # type: ignore[arg-type]
-        source = f"{self.id}: {self.source}" + (
-            ", images made without the test-time part" if self.knowledge == "grey" else ""
-        )
+        source = f"{self.id}: {self.source}{MADE.get(self.knowledge, '')}"
+        attack = f"transferred {self.label}" if self.knowledge == "transfer" else self.label
         return Claim(
-            self.defense, self.dataset, self.architecture, threat, self.label, value, source, self.clean,
+            self.defense, self.dataset, self.architecture, threat, attack, value, source, self.clean,
             params=self.params, route=ROUTES.get(self.knowledge, ""),
         )  # fmt: skip
 

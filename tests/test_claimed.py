@@ -68,6 +68,21 @@ def test_what_cannot_run_is_said():
     assert "the attack of claim madry-t1-r7-targeted is left out: it does not say towards which class" in said
 
 
+def test_lines_that_name_no_step_are_counted_by_kind():
+    said = choose("claimed", "pgd_at", "cifar10", "Linf").left_out
+    assert [sentence for sentence in said if "more are" in sentence] == [
+        "claim madry-t2-r6-fgsm and 4 more are left out: images made on another network; `--claim madry-t2-r6-fgsm` says how "
+        "to bring one",
+        "the transferred images of claim mma-t1-r1-pgd-4 and 31 more are left out: made on networks that are not at hand; only "
+        "white-box images are tried",
+    ]
+    said = choose("claimed", "undefended", "mnist", "Linf").left_out
+    assert "claim tisode-t1-r1-gauss50 and 5 more are left out: random noise in no ball, which is no attack" in said
+    assert any(sentence.startswith("claim cw-t4-r1-average-mnist-prob and 15 more are left out") for sentence in said)
+    assert not any("more are" in said for said in choose("claimed", "tpap", "cifar10", "Linf").left_out)
+    assert choose("adaptive", "pgd_at", "cifar10", "Linf").left_out == ()
+
+
 FOUR = ["apgd-ce-100", "claimed-apgd-t", "claimed-fab-t", "claimed-square"]
 
 
@@ -204,6 +219,8 @@ def test_a_dear_claimed_attack_runs_on_few_images_and_not_for_the_claimed_figure
     (step,) = (s for s in found.steps if s.attack == attack)
     assert (step.suite, step.scope, step.limit) == ("full", "survivors", images)
     assert step.why.endswith(f"too dear for every image: {images} of them, for the worst case alone")
+    usual = registry.attacks.load(attack).defaults  # not what suite full has time for
+    assert all(usual[option] == value for option, value in step.params.items())
     assert not any(attack in said for said in found.left_out)
 
 
@@ -365,8 +382,12 @@ def test_a_line_brings_its_own_attack_and_no_other():
         ("madry-t1-r6-pgd", "pgd_at", "cifar10", r"--claim-attack pgd-100 --set pgd-100.restarts=20"),
         ("madry-t1-r9-cwplus", "pgd_at", "cifar10", r"--set pgd-margin-40.kappa=50"),
         ("madry-t1-r7-targeted", "pgd_at", "cifar10", r"--claim-robust 0.927$"),
-        ("tpap-t2-r1-cw2", "tpap", "cifar10", "eps not printed"),
-        ("madry-t2-r7-pgd", "pgd_at", "cifar10", "transfer attacker"),
+        ("tpap-t2-r1-cw2", "tpap", "cifar10", "eps not printed.*--eps 10 --suite claimed --claim-attack cw-l2-10 --set cw-l2-10.search_steps=4 shows"),
+        ("madry-t2-r7-pgd", "pgd_at", "cifar10", r"transfer attacker.*--claim-robust 0.642 --claim-attack transfer --eps 8/255 "
+         "--set claimed-transfer.surrogate=MODEL --set claimed-transfer.by=pgd"),
+        ("cw-t4-r4-average-mnist-mean", "undefended", "mnist", "--claim-attack cw-l2 --set claimed-cw-l2.target=random shows"),
+        ("cw-t4-r1-worst-mnist-mean", "undefended", "mnist", "very model; type `python -m audit list claims"),
+        ("yopo-t2-r1-pgd20", "pgd_at", "cifar10", "--claim-robust 0.3251 --claim-attack pgd-20 --norm Linf --eps RADIUS"),
         ("tpap-t2-r1-pgd2", "tpap", "cifar10", "did you mean 'tpap-t2-r1-pgd20'"),
     ],
 )  # fmt: skip

@@ -157,6 +157,16 @@ def test_a_line_becomes_a_claim_that_can_be_audited():
         assert find(none).judged() is None, none
 
 
+def test_a_line_says_on_which_network_its_images_were_made():
+    lower, elsewhere = find("mma-t1-r1-pgd-8").judged(), find("madry-t2-r7-pgd").judged()
+    assert lower.source.endswith("so that white-box images alone bound it from above")
+    assert (lower.attack, elsewhere.attack) == (
+        "pgd",
+        "transferred pgd-7",
+    )  # no white-box figure stands beside the latter
+    assert elsewhere.source.endswith("images made on another network")
+
+
 def test_a_defenses_own_lines_are_those_that_its_paper_puts_forward():
     assert {c.method for c in claims_of("co_noise", own=True)} == {"Ours-CO., xi_T = 16/255"}
     assert {c.origin.key for c in claims_of("super_fitting", own=True)} == {"super-t2", "super-t3"}
