@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from audit.papers import PaperClaim, claims_of, find
 from audit.protocols import Checkpoint, Defense
 from audit.types import Claim, ThreatModel, parse_eps
 
+BOUNDLESS = ("robust_accuracy", "success_rate", "mean_distance", "noise_accuracy")
 OWN_IMAGES = "images of your own"
 
 
@@ -32,6 +34,16 @@ def told_claims(known: Defense, dataset: str) -> list[dict[str, Any]]:
     told = [*((claim, True) for claim in known.claims), *((claim, own) for claim, own in lines if claim is not None)]
     told.sort(key=lambda found: (found[0].dataset != dataset, not found[1]))
     return [{**asdict(claim), "own": own} for claim, own in told]
+
+
+def boundless_claims(known: Defense) -> list[dict[str, Any]]:
+    """What is printed of a defense's resistance without a radius, counted by table: `paper`, `table` and `count`.
+
+    These are accuracies, success rates and distances of least-norm attacks, and accuracies under noise.
+    """
+    lines = (c for c in claims_of(known.name) if c.quantity in BOUNDLESS and c.value is not None and not c.eps_text)
+    counted = Counter((c.origin.paper, c.origin.table) for c in lines)
+    return [{"paper": paper, "table": table, "count": count} for (paper, table), count in counted.items()]
 
 
 def printed_claims(known: Defense, dataset: str, checkpoint: Checkpoint, threat: ThreatModel) -> list[Claim]:

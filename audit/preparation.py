@@ -16,7 +16,7 @@ from audit.accepted import accepts, numbers
 from audit.again import of_a_session, python_line
 from audit.claim_lines import borrowed
 from audit.claimed import UNNAMED, Chosen, choose
-from audit.claims import Asked, chosen_line, expected_clean, meant, radius, stated_claim, told_claims
+from audit.claims import Asked, boundless_claims, chosen_line, expected_clean, meant, radius, stated_claim, told_claims
 from audit.datasets import Dataset
 from audit.device import exact, find_device
 from audit.engine import Target
@@ -182,6 +182,7 @@ def _runtime(subject: Subject) -> dict[str, Any]:
     return {
         "device": str(subject.x.device), "weights": str(subject.checkpoint.path), "data_source": subject.images.source,
         "classes": list(subject.images.classes), "paper_claims": told_claims(subject.known, subject.dataset or ""),
+        "boundless_claims": boundless_claims(subject.known),
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip
 

@@ -43,7 +43,7 @@ def _network(claim: Mapping[str, Any], differs: str) -> str:
 def elsewhere(data: Mapping[str, Any]) -> list[str]:
     """A sentence for each data set, network and ball that the other claims are for; those of this data set first.
 
-    Of more than `SENTENCES` the rest is counted in one.
+    Of more than `SENTENCES` the rest is counted in one, and those that no radius goes with in another.
     """
     others = (c for c in data["paper_claims"] if ELSEWHERE & set(fair(c, data).split(", ")))
     groups = Counter(
@@ -57,7 +57,18 @@ def elsewhere(data: Mapping[str, Any]) -> list[str]:
     if rest := named[SENTENCES:]:
         sets = ", ".join(dict.fromkeys(dataset for (dataset, _, _), _ in rest))
         said.append(_sentence(f"{sets} with other networks or at other radii", sum(count for _, count in rest)))
-    return said
+    return [*said, *_boundless(data)]
+
+
+def _boundless(data: Mapping[str, Any]) -> list[str]:
+    """How many numbers papers print of the defense without a radius, and where, in one sentence; nothing without any."""
+    tables = data["run"].get("boundless_claims", [])  # runs of earlier versions did not count them
+    if not tables:
+        return []
+    places = ", ".join(dict.fromkeys(f"{t['paper']}, {t['table']}" for t in tables))
+    count = sum(t["count"] for t in tables)
+    go, them = ("numbers go", "they are") if count > 1 else ("number goes", "it is")
+    return [f"{count} printed {go} with no radius, so {them} held against nothing here: {places}."]
 
 
 def _sentence(what: str, count: int) -> str:

@@ -11,6 +11,7 @@ from audit.claim_lines import borrowed
 from audit.claimed import choose, runnable, typed
 from audit.claims import (
     Asked,
+    boundless_claims,
     chosen_line,
     meant,
     own_claims,
@@ -461,6 +462,13 @@ def test_a_report_keeps_what_every_paper_prints_of_a_defense():
         assert ours == sorted(ours, reverse=True)
     told = told_claims(registry.defenses.load("tpap"), "cifar10")
     assert [claim["own"] for claim in told] == [True] * 14 + [False] * 20
+
+
+def test_lines_without_a_radius_are_counted_by_table():
+    counted = {d: boundless_claims(registry.defenses.load(d)) for d in ("distillation", "tpap", "sim_adv")}
+    assert [(line["table"], line["count"]) for line in counted["distillation"]] == [("Table VI", 36)]
+    assert [(line["table"], line["count"]) for line in counted["tpap"]] == [("Table 2", 4), ("Table 7", 3)]
+    assert counted["sim_adv"] == []
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,18 @@ def test_claims_about_something_else_are_counted_in_plain_words():
     assert elsewhere(report(claim("fgsm"))) == []
 
 
+def test_numbers_without_a_radius_are_counted_in_one_sentence():
+    data = report(claim("fgsm"))
+    table = {"paper": "Carlini and Wagner", "table": "Table VI", "count": 36}
+    data["run"]["boundless_claims"] = [table, {**table, "table": "Table IV", "count": 2}]
+    assert elsewhere(data) == [
+        "38 printed numbers go with no radius, so they are held against nothing here: Carlini and Wagner, Table VI, "
+        "Carlini and Wagner, Table IV."
+    ]
+    data["run"]["boundless_claims"] = [{**table, "count": 1}]
+    assert elsewhere(data)[0].startswith("1 printed number goes with no radius, so it is held")
+
+
 def test_a_line_of_another_paper_says_whose_it_is_and_one_without_a_network_says_so():
     own, other = beside(report(claim("bim-40", own=True), claim("bim-40", network="", own=False)))
     assert (own["whose"], own["network"]) == ("bim-40", "yes")
@@ -138,7 +150,10 @@ def test_a_run_of_the_attacks_that_other_papers_name_shows_their_claims(tmp_path
     jsonschema.validate(json.loads(json.dumps(data)), schema)
     assert len(data["paper_claims"]) == 4
     assert not any(c["own"] for c in data["paper_claims"])
-    assert "cifar10 with resnet18 at Linf 8/255; nothing here speaks of them" in render_markdown(data)
+    page = render_markdown(data)
+    assert "cifar10 with resnet18 at Linf 8/255; nothing here speaks of them" in page
+    assert "36 printed numbers go with no radius" in page
+    assert "Table VI" in page
 
 
 def test_no_claim_speaks_of_images_of_ones_own():
