@@ -18,6 +18,11 @@ from audit.errors import BadInput, MissingDependency, UnknownName
 from audit.registry import closest
 from audit.suites import SUITES
 
+NO_ATTACKS = (
+    "\nAutoAttack standard, plus and rand are suites: --suite standard, or as a claim --claim-attack autoattack",
+    "cross-entropy on rescaled logits is apgd-ce through the adapter `rescale`: step rescaled-ce of the suites that have it",
+)
+
 
 def listing(kind: str, defense: str | None = None) -> Table | Group:
     """The table of one kind: defenses, suites, attacks, datasets, references, diagnoses, or claims.
@@ -74,7 +79,10 @@ def _attacks() -> Group:
         options.append(Text(f"{name} ({known.reference})" + (f": {listed}" if listed else "")))
     columns = ("name", "library", "norms", "kind", "needs", "passes an image (fwd + bwd)")
     return Group(
-        table("attacks", columns, rows), Text("\nreferences, and options for --set STEP.OPTION=VALUE:"), *options
+        table("attacks", columns, rows),
+        Text("\nreferences, and options for --set STEP.OPTION=VALUE:"),
+        *options,
+        *map(Text, NO_ATTACKS),
     )
 
 

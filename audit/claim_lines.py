@@ -11,7 +11,11 @@ from audit.errors import MissingDependency, UnknownName
 from audit.papers import PaperClaim, claims_of
 from audit.types import ThreatModel, show_eps
 
-UNSAID = {"cw": "it does not say which C&W attack", "targeted": "it does not say towards which class"}
+UNSAID = {
+    "cw": "it does not say which C&W attack",
+    "targeted": "it does not say towards which class",
+    **dict.fromkeys(("jsma-z", "jsma-f"), "no library has JSMA as its paper prints it (docs/attacks.md)"),
+}
 MADE_HERE = ("white", "grey", "", "white and transfer")  # images that are made for the very model, all or in part
 PLACES = 3  # named in one sentence
 APART: tuple[tuple[str, Callable[[PaperClaim], bool], str], ...] = (  # what `lines` passes over, by kind, and why

@@ -18,9 +18,10 @@ SHORT = {
     "ti-dim": {"len_kernel": 3, "diversity_prob": 0.0, "above": 1.5},
     "spsa": {"steps": 10, "samples": 64, "above": 1.5}, "eot-pgd": {"eot_iter": 2},
     "square": {"n_queries": 60, "above": 8.0, "share": 0.5},
+    "cw-l0": {"steps": 5, "search_steps": 5, "rounds": 30}, "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }  # fmt: skip
 TARGETED = [name for name in registry.attacks.names() if "target" in registry.attacks.load(name).defaults]
-DEAR = ("fmn", "cw-l2", "cw-linf")
+DEAR = ("fmn", "cw-l2", "cw-linf", "cw-l0", "zoo")
 RESTARTED = ["pgd", "pgd-l2", "pgd-margin"]
 
 
@@ -47,6 +48,8 @@ def test_what_can_be_aimed_is_what_the_libraries_aim():
         "fmn",
         "cw-l2",
         "cw-linf",
+        "cw-l0",
+        "zoo",
     }
 
 

@@ -1,5 +1,7 @@
 """Images made elsewhere: in an earlier run, or against another defense."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,21 @@ def test_it_keeps_the_contract_with_a_run_that_holds_the_answers(tmp_path, class
     steps.append(("L0", fewest_pixels(model, 0.5 + STRETCH * (x - 0.5), y)))
     run = store(tmp_path, *steps)
     check_attack(transfer, classes=classes, channels=channels, seed=1, run=run)
+
+
+def twin():
+    """The linear model of the contract, as a factory that a surrogate's name can be."""
+    return linear_problem(0)[0]
+
+
+def test_it_keeps_the_contract_with_a_surrogate_that_is_the_models_twin():
+    """By fmn, which knows every norm and returns images beyond eps. Its reach under L0 is 2."""
+    check_attack(transfer, above=2.0, surrogate="tests.test_transfer:twin", by="fmn")
+
+
+def test_it_keeps_the_contract_with_a_surrogate_by_an_attack_that_fills_the_ball():
+    known = dataclasses.replace(transfer, norms=("Linf", "L2", "L1"))
+    check_attack(known, surrogate="tests.test_transfer:twin")
 
 
 def test_only_images_of_the_ball_are_tried_and_the_first_that_fools_is_kept(tmp_path):

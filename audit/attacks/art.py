@@ -13,9 +13,11 @@ What is known of ART, and what is done about it here:
 
 Not registered: ART's AutoAttack is not AutoAttack (it holds DeepFool, not FAB); its DeepFool left 92 % of images of a
 saturated network uncrossed where foolbox's leaves none; its targeted attacks may return originals (#2256), so only
-untargeted ones are used, and `target` of C&W runs them on two logits (`audit.attacks.rounds.Toward`); its Wasserstein
-attack overflows on its defaults, widens its ball while it runs, and where it was made to run, no image that it found
-was adversarial within 1.25 times the Linf distance to the boundary.
+untargeted ones are used, and `target` of C&W and ZOO runs them on two logits (`audit.attacks.rounds.Toward`); its
+Wasserstein attack overflows on its defaults, widens its ball while it runs, and where it was made to run, no image that it
+found was adversarial within 1.25 times the Linf distance to the boundary; its JSMA takes the two pixels of the largest
+gradient of the target, where Papernot et al. (2016) weigh that gradient against those of all other classes, and it either
+raises pixels or lowers them, never both.
 Importing ART creates the folder `~/.art`.
 """
 
@@ -82,10 +84,13 @@ def cw_l2(
     return best_of("cw-l2", class_by_class(attacked, model, x, y), model, x, y, target=target, nearest="L2")
 
 
-@attack("cw-l0", library=LIBRARY, norms=("L0",), needs="gradient", kind="minimal", reference=CW, cost=_l0_cost)
+@attack(
+    "cw-l0", library=LIBRARY, norms=("L0",), needs="gradient", kind="minimal", reference=CW, cost=in_rounds(_l0_cost),
+    check=one_of("cw-l0", "target", TARGETS),
+)  # fmt: skip
 def cw_l0(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 10, search_steps: int = 9,
-    rounds: int = 40, share: float = 0.25, learning_rate: float = 0.01,
+    rounds: int = 40, share: float = 0.25, learning_rate: float = 0.01, target: str = "none",
 ) -> Tensor:  # fmt: skip
     """The adversarial image with the fewest changed values (of each channel): the paper's loop around the L2 attack.
 
@@ -93,10 +98,12 @@ def cw_l0(
     fewer at a time and take 1,000 steps. 10 are affordable and found smaller changes than 20 here: they need to find a
     direction, not a distance.
     """
-    found = fewest(
-        model, x, y, steps=steps, searches=search_steps, rounds=rounds, share=share, rate=learning_rate
-    )  # fmt: skip
-    return secure(model, x, found, y)
+
+    def attacked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        found = fewest(model, x, y, steps=steps, searches=search_steps, rounds=rounds, share=share, rate=learning_rate)
+        return secure(model, x, found, y)
+
+    return best_of("cw-l0", class_by_class(attacked, model, x, y), model, x, y, target=target, nearest="L0")
 
 
 @attack(
@@ -200,12 +207,12 @@ class _Zoo(ZooAttack):  # type: ignore[misc]
 
 
 @attack(
-    "zoo", library=LIBRARY, norms=("L2",), needs="scores", kind="minimal", cost=_zoo_cost, reach=1.5,
-    reference="Chen et al. 2017, arXiv 1708.03999",
+    "zoo", library=LIBRARY, norms=("L2",), needs="scores", kind="minimal", cost=in_rounds(_zoo_cost), reach=1.5,
+    check=one_of("zoo", "target", TARGETS), reference="Chen et al. 2017, arXiv 1708.03999",
 )  # fmt: skip
 def zoo(
     model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int, steps: int = 100,
-    search_steps: int = 9, parallel: int = 128, learning_rate: float = 0.01,
+    search_steps: int = 9, parallel: int = 128, learning_rate: float = 0.01, target: str = "none",
 ) -> Tensor:  # fmt: skip
     """The C&W objective by scores alone: central differences in `parallel` random pixels per step, Adam on each.
 
@@ -213,7 +220,7 @@ def zoo(
     steps on MNIST; meant for small images. Its reach is 1.5: a pixel moves once in (pixels / parallel) steps.
     """
 
-    def search(image: Tensor, label: Tensor) -> Watched:
+    def search(model: nn.Module, image: Tensor, label: Tensor) -> Watched:
         pixels = min(parallel, image.numel())
         eye = Watched(
             model, image, label, "L2", queries=1 + search_steps * steps * (2 * pixels + 1), decision=False,
@@ -228,4 +235,7 @@ def zoo(
             run(inner, image, label)
         return eye
 
-    return secure(model, x, each(x, y, search), y)
+    def attacked(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return secure(model, x, each(x, y, partial(search, model)), y)
+
+    return best_of("zoo", class_by_class(attacked, model, x, y), model, x, y, target=target, nearest="L2")

@@ -16,7 +16,7 @@ from audit import registry
 from audit.attacks.common import attack
 from audit.attacks.own.common import LIBRARY
 from audit.errors import BadInput
-from audit.geometry import contains
+from audit.geometry import contains, project
 from audit.ledger import Ledger
 from audit.types import NORMS, ThreatModel
 
@@ -113,7 +113,7 @@ def transfer(
     surrogate: any other model, named as --defense and --model name it: a defense of the registry with its shipped weights
     for `dataset`, SCHEME:NAME (timm, torchvision, torchscript, export, onnx, robustbench) or module:factory; with the file
     `weights`, where it needs one. The attack `by`, with its defaults, makes the images there, and the attacked model is not
-    asked. What a surrogate does to an image in [0,1] it must do itself: --mean and --std are the attacked model's.
+    asked; what a least-norm attack leaves beyond eps is projected. What a surrogate does to an image in [0,1] it must do itself: --mean and --std are the attacked model's.
     run: the directory of an earlier run; every adversarial image stored there that lies in the ball around an image is
     tried on the attacked model, until one fools it. An image for which none is stored stays as it is. The run may be of
     any defense; what counts is the distance.
@@ -125,4 +125,4 @@ def transfer(
     build = registry.tools.load("surrogate")
     other = build(surrogate, shape=x.shape[1:], dataset=dataset, weights=weights, by=by, device=x.device)
     images: Tensor = maker(other, x, y, threat, seed=seed)
-    return images
+    return project(images, x, threat) if maker.kind == "minimal" else images
