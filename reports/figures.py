@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 import html
 import io
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -27,7 +27,6 @@ VARIABLES = {
     INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)", ADAPTIVE: "var(--adaptive)", PAPER: "var(--paper)",
 }  # fmt: skip
 LARGEST = 112  # pixels of a picture's side; a larger one is shown coarser
-Line = tuple[str, Sequence[tuple[float, float]]]  # name, points of radius and accuracy
 Placed = tuple[str, float, Sequence[float] | None, str]  # name, accuracy, interval, colour
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "audit", "text.parse_math": False,  # names may hold dollars
@@ -64,6 +63,16 @@ def panels(width: float, height: float, *, rows: int = 1, columns: int = 1) -> t
     return figure, axes
 
 
+def above(axes: Axes) -> None:
+    """The legend in a row above the axes, where it hides no line."""
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2, columnspacing=1.4)
+
+
+def shares(axis: Axis) -> None:
+    """Ticks of an axis from 0 to 1, in percent."""
+    axis.set_ticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+
+
 def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
     """Robust accuracy per attack with its interval: alone for the claimed ones, worst case so far for the rest."""
     shown = [a for a in attacks if a["scope"] not in ("trial", "control") and a["accuracy"] is not None]
@@ -79,7 +88,7 @@ def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
         axes.set_yticks(range(len(shown)), [f"{a['name']} ({a['accuracy_is']})" for a in shown])
         axes.invert_yaxis()
         axes.set_xlim(0, 1.08)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        shares(axes.xaxis)
         axes.set_xlabel("robust accuracy, 95 % interval")
         return to_svg(figure, "Robust accuracy per attack")
 
@@ -103,7 +112,7 @@ def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
             label.set_color(colour)
         axes.invert_yaxis()
         axes.set_xlim(-0.02, 1.08)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        shares(axes.xaxis)
         axes.set_xlabel("robust accuracy")
         return to_svg(figure, "The defense among RobustBench's models")
 
@@ -139,25 +148,6 @@ def margin_bins(values: NDArray[Any]) -> NDArray[Any]:
     first, last = np.floor(low / width), np.ceil(high / width)
     edges: NDArray[Any] = width * np.arange(first, max(last, first + 1) + 1)
     return edges
-
-
-def radii(lines: Sequence[Line], eps: float, norm: str) -> str:
-    """Robust accuracy against the radius: a line for each attack that measured it, and the audit's own worst case."""
-    with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 3.0)
-        axes.axvline(eps, color=MUTED, lw=1, ls=":")
-        for (name, points), style in zip(lines, itertools.cycle(("-", "--", "-.", ":"))):
-            axes.plot(*zip(*points, strict=True), marker="o", ms=4, lw=1.4, ls=style, color=ADAPTIVE, label=name)
-        axes.set_xscale("symlog", linthresh=eps)
-        ticks = sorted({0.0, eps, *(x for _, points in lines for x, _ in points)})
-        axes.set_xticks(ticks, [f"{x:.3g}" for x in ticks], minor=False)
-        axes.minorticks_off()
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-        axes.set_xlabel(f"radius in {norm}")
-        axes.set_ylabel("robust accuracy")
-        axes.legend(frameon=False)
-        return to_svg(figure, "Robust accuracy at other radii")
 
 
 def logit_heatmap(results: Results, classes: Sequence[str]) -> str:

@@ -8,14 +8,12 @@ from typing import Any
 from reports import leaderboard, references
 from reports.escaping import plain
 from reports.papers import beside, elsewhere
+from reports.radii import NOTE, curve_rows, curve_titles
 from reports.wording import (
-    CURVES_NOTE,
     ROUTES,
     attack_figure,
     attacks_note,
     claim_line,
-    curve_rows,
-    curve_titles,
     describe_params,
     draws_note,
     headline,
@@ -85,9 +83,9 @@ def _rounds(data: Mapping[str, Any]) -> list[str]:
 def _curves(data: Mapping[str, Any]) -> list[str]:
     if not data["curves"]:
         return []
-    titles = curve_titles(data)
+    titles = [title.removeprefix("#") for title in curve_titles(data)]
     rows = (f"| {' | '.join(plain(cell) for cell in row)} |" for row in curve_rows(data))
-    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows, "", CURVES_NOTE, ""]
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows, "", NOTE, ""]
 
 
 def _estimate(name: str, data: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, STYLE, new_figure, panels, to_svg
+from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, STYLE, new_figure, panels, shares, to_svg
 
 HIDDEN = ("seconds", "learning_rate")
 FLOOR = 1e-46  # below the smallest float32
@@ -76,11 +76,11 @@ def norm_histogram(norms: NDArray[Any]) -> str:
 def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
     """Loss by epoch above, every column in [0,1] below."""
     shown = {name: rows[:, i] for i, name in enumerate(columns) if i and name not in HIDDEN}
-    shares = {name: v for name, v in shown.items() if name != "loss" and v.min() >= 0 and v.max() <= 1}
-    rest = {name: v for name, v in shown.items() if name not in shares}
+    parts = {name: v for name, v in shown.items() if name != "loss" and v.min() >= 0 and v.max() <= 1}
+    rest = {name: v for name, v in shown.items() if name not in parts}
     with mpl.rc_context(STYLE):
-        figure, axes = panels(7.2, 4.2 if rest and shares else 2.4, rows=bool(rest) + bool(shares))
-        for ax, lines, percent in zip(axes, filter(None, (rest, shares)), [not rest, True], strict=False):
+        figure, axes = panels(7.2, 4.2 if rest and parts else 2.4, rows=bool(rest) + bool(parts))
+        for ax, lines, percent in zip(axes, filter(None, (rest, parts)), [not rest, True], strict=False):
             styles = itertools.cycle(((ADAPTIVE, "-"), (CLAIMED, "--"), (INK, ":"), (MUTED, "-.")))
             for (name, values), (colour, style) in zip(lines.items(), styles, strict=False):
                 ax.plot(
@@ -88,7 +88,7 @@ def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
                 )
             if percent:
                 ax.set_ylim(-0.02, 1.02)
-                ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+                shares(ax.yaxis)
             elif (
                 rest and min(v.min() for v in rest.values()) > 0 and max(v.max() / v.min() for v in rest.values()) > 30
             ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from audit.types import bounded, show_eps
+from audit.types import bounded
 
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
 UNMATCHED = (
@@ -75,35 +75,6 @@ def attacks_note(data: Mapping[str, Any]) -> str:
             "so that luck does not lower it: it may lie a little above what one attack alone leaves."
         )
     return " ".join(notes)
-
-
-def radii_note(data: Mapping[str, Any]) -> str:
-    """Why there is no curve over the radius; empty where there is one."""
-    if data["curves"] or data["eps_curve"]:
-        return ""
-    why = next((d["sentence"] for d in data["diagnoses"] if d["name"] == "larger_eps_does_not_help"), "")
-    measured = f"before the attacks it was not measured: {why}." if why else "before the attacks it was not measured."
-    return f"There is no curve over the radius. No attack of this run looks for the nearest image, and {measured}"
-
-
-def curve_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """A row for each least-norm attack: its name, the median distance, what it missed, and a figure per radius."""
-    return [
-        [curve["step"], "not found" if curve["median"] is None else f"{curve['median']:.4g}", str(curve["missed"]),
-         *(percent(point["accuracy"]) for point in curve["points"])]
-        for curve in data["curves"]
-    ]  # fmt: skip
-
-
-def curve_titles(data: Mapping[str, Any]) -> list[str]:
-    radii = [show_eps(point["eps"]) for point in data["curves"][0]["points"]] if data["curves"] else []
-    return ["attack", "median distance", "none found", *(f"at {radius}" for radius in radii)]
-
-
-CURVES_NOTE = (
-    "Each of these attacks looks for the nearest adversarial image instead of filling the ball. Robust accuracy at a radius is"
-    " the share of all images for which it found none within it; the distances are in the norm of the audit."
-)
 
 
 def draws_note(data: Mapping[str, Any]) -> str:
