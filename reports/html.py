@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from audit.diagnoses.index import in_words
 from audit.summary import Audit
-from reports import figures, iterations, leaderboard, matrix, opening, references, tables
+from reports import bars, figures, iterations, leaderboard, matrix, opening, references, tables
 from reports.papers import beside, elsewhere
 from reports.pictures import cards, gallery_note
 from reports.portraits import page_portraits
@@ -24,11 +24,13 @@ from reports.wording import (
     describe_params,
     draws_note,
     fair,
+    knowledge,
     percent,
     reproduce,
     route_cells,
     routes_note,
     sentence,
+    span,
 )
 
 STATUSES = (
@@ -53,6 +55,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         routes=[(family["attack"], *route_cells(family)) for family in data["routes"]],
         route_titles=[f"#{title}" for _, title in ROUTES],
         routes_note=routes_note(data),
+        knowledge=knowledge(data),
         draws_note=draws_note(data),
         strips=strips,
         strip_width=matrix.width(audit.results),
@@ -93,6 +96,7 @@ def environment() -> Environment:
         "percent": percent,
         "params": describe_params,
         "figure": attack_figure,
+        "span": span,
         "name": in_words,
         "short": iterations.short,
     }
@@ -111,7 +115,8 @@ def _drawings(data: dict[str, Any], audit: Audit, classes: list[str]) -> dict[st
     """The figures as SVG, each empty where the run holds nothing to draw."""
     finished = not audit.results.missing
     return {
-        "bars": figures.attack_bars(data["attacks"]) if finished else "",
+        "bars": bars.attack_bars(data["attacks"]) if finished else "",
+        "routes": bars.route_bars(data["routes"]),
         "margins": figures.margins(audit.results) if len(figures.logit_margins(audit.results)) else "",
         "standing": leaderboard.drawing(data),
         "logits": figures.logit_heatmap(audit.results, classes) if 1 < len(classes) <= 12 and finished else "",

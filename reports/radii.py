@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib as mpl
 
 from audit.types import show_eps
-from reports.figures import ADAPTIVE, INK, MUTED, STYLE, above, new_figure, shares, to_svg
+from reports.figures import ADAPTIVE, FULL, INK, MUTED, STYLE, above, new_figure, responsive, shares, to_svg
 from reports.wording import percent
 
 SHORT = "15 steps before the attacks"
@@ -45,11 +45,12 @@ def lines(data: Mapping[str, Any]) -> list[Line]:
     return [(name, [*start, *points]) for name, points in found if points]
 
 
+@responsive
 def _drawn(found: Sequence[Line], data: Mapping[str, Any]) -> str:
     """The lines, and at the audit's own radius its worst case with its interval."""
     eps, worst = data["threat"]["eps"], data["adaptive"]
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 3.3)
+        figure, axes = new_figure(FULL, 3.3)
         axes.axvline(eps, color=MUTED, lw=1, ls=":")
         styles = itertools.cycle(itertools.product((INK, MUTED), ("-", "--", "-.", ":")))
         for (name, points), (colour, style) in zip(found, styles, strict=False):
