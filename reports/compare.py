@@ -127,9 +127,8 @@ def attacks(entries: Sequence[Entry]) -> list[list[str]]:
 def _figure(attack: Mapping[str, Any] | None) -> str:
     if attack is None:
         return ""
-    return attack_figure(attack) + (
-        "*" if attack["accuracy_is"] == "cumulative" and attack["accuracy"] is not None else ""
-    )
+    starred = attack["accuracy_is"] == "cumulative" and attack["accuracy"] is not None and attack["attacked"]
+    return attack_figure(attack) + ("*" if starred else "")
 
 
 def pair_titles(entries: Sequence[Entry]) -> list[str]:

@@ -1,6 +1,7 @@
 """Figures as inline SVG that follows the page's colours, light or dark.
 
-matplotlib draws in placeholder colours; each is then replaced by a CSS variable of the page.
+matplotlib draws in placeholder colours; each is then replaced by a CSS variable of the page. Each figure is drawn twice, for
+a wide window and for a phone, so that its letters keep their size; the page's style shows one of them.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import base64
 import html
 import io
-import itertools
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
@@ -26,15 +30,32 @@ INK, MUTED, CLAIMED, ADAPTIVE, PAPER = "#010203", "#010204", "#010205", "#010206
 VARIABLES = {
     INK: "var(--ink)", MUTED: "var(--muted)", CLAIMED: "var(--claimed)", ADAPTIVE: "var(--adaptive)", PAPER: "var(--paper)",
 }  # fmt: skip
+NARROW = ContextVar("NARROW", default=False)  # is the figure drawn for a phone?
+FULL, PHONE = 9.4, 3.75  # inches: 900 and 360 CSS pixels
 LARGEST = 112  # pixels of a picture's side; a larger one is shown coarser
-Line = tuple[str, Sequence[tuple[float, float]]]  # name, points of radius and accuracy
 Placed = tuple[str, float, Sequence[float] | None, str]  # name, accuracy, interval, colour
+P = ParamSpec("P")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "audit", "text.parse_math": False,  # names may hold dollars
     "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": MUTED, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
+
+
+def responsive(draw: Callable[P, str]) -> Callable[P, str]:
+    """The drawing for a wide window and, after it, that for a phone."""
+
+    @wraps(draw)
+    def both(*args: P.args, **options: P.kwargs) -> str:
+        drawn = draw(*args, **options)
+        token = NARROW.set(True)
+        try:
+            return drawn + draw(*args, **options)
+        finally:
+            NARROW.reset(token)
+
+    return both
 
 
 def to_svg(figure: Figure, title: str) -> str:
@@ -44,8 +65,11 @@ def to_svg(figure: Figure, title: str) -> str:
     text = buffer.getvalue()
     for placeholder, variable in VARIABLES.items():
         text = text.replace(placeholder, variable)
-    body = text[text.index("<svg") :]
-    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(title, quote=True)}"', 1)
+    kind = "narrow" if NARROW.get() else "wide"
+    body = re.sub(
+        r'(id="|url\(#|href="#)', rf"\g<1>{kind}-", text[text.index("<svg") :]
+    )  # two of one name would be one
+    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(title, quote=True)}" class="{kind}"', 1)
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -55,7 +79,9 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def panels(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """An empty figure of so many inches, without a background, and its axes row by row."""
+    """An empty figure of so many inches, without a background, and its axes row by row; on a phone one below the other."""
+    if NARROW.get():
+        rows, columns, width, height = rows * columns, 1, min(width, PHONE), height * columns
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
@@ -64,26 +90,26 @@ def panels(width: float, height: float, *, rows: int = 1, columns: int = 1) -> t
     return figure, axes
 
 
-def attack_bars(attacks: Sequence[dict[str, Any]]) -> str:
-    """Robust accuracy per attack with its interval: alone for the claimed ones, worst case so far for the rest."""
-    shown = [a for a in attacks if a["scope"] not in ("trial", "control") and a["accuracy"] is not None]
-    with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 0.32 * len(shown) + 0.8)
-        for row, attack in enumerate(shown):
-            low, high = attack["interval"]
-            value = attack["accuracy"]
-            colour = CLAIMED if attack["suite"] == "claimed" else ADAPTIVE
-            error = [[max(value - low, 0)], [max(high - value, 0)]]
-            axes.barh(row, value, color=colour, xerr=error, error_kw={"ecolor": INK, "capsize": 2, "lw": 1})
-            axes.text(min(high + 0.015, 1.0), row, f"{value:.1%}", va="center")
-        axes.set_yticks(range(len(shown)), [f"{a['name']} ({a['accuracy_is']})" for a in shown])
-        axes.invert_yaxis()
-        axes.set_xlim(0, 1.08)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-        axes.set_xlabel("robust accuracy, 95 % interval")
-        return to_svg(figure, "Robust accuracy per attack")
+def cut(text: str) -> str:
+    """A label that leaves room for what it stands beside."""
+    most = 24 if NARROW.get() else 60
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def above(axes: Axes) -> None:
+    """The legend in a row above the axes, where it hides no line."""
+    ncols = 1 if NARROW.get() else 4
+    axes.legend(
+        frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2, columnspacing=1.4
+    )
+
+
+def shares(axis: Axis) -> None:
+    """Ticks of an axis from 0 to 1, in percent."""
+    axis.set_ticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+
+
+@responsive
 def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
     """Robust accuracy of the models around a defense, and the defense's own figures among them, best first.
 
@@ -92,27 +118,28 @@ def standing(board: dict[str, Any], own: Sequence[Placed]) -> str:
     others: list[Placed] = [(e["name"], e["robust"], None, MUTED) for e in board["around"]]
     rows = sorted([*others, *own], key=lambda row: -row[1])
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 0.32 * len(rows) + 0.8)
+        figure, axes = new_figure(FULL, 0.32 * len(rows) + 0.8)
         for place, (_, value, interval, colour) in enumerate(rows):
             low, high = interval or (value, value)
             axes.hlines(place, low, high, color=colour, lw=2)
             axes.plot([value], [place], "o", color=colour)
             axes.text(min(high + 0.015, 1.0), place, f"{value:.1%}", va="center", color=colour)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.set_yticks(range(len(rows)), [cut(name) for name, *_ in rows], fontsize=8 if NARROW.get() else 10)
         for label, (*_, colour) in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_color(colour)
         axes.invert_yaxis()
-        axes.set_xlim(-0.02, 1.08)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlim(-0.02, 1.2 if NARROW.get() else 1.08)
+        shares(axes.xaxis)
         axes.set_xlabel("robust accuracy")
         return to_svg(figure, "The defense among RobustBench's models")
 
 
+@responsive
 def margins(results: Results) -> str:
     """Histogram of the clean images' margins: the right class's logit less the best other one, finite ones only."""
     found = logit_margins(results)
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 2.4)
+        figure, axes = new_figure(FULL, 2.4)
         _, edges, bars = axes.hist(found, bins=margin_bins(found).tolist(), color=ADAPTIVE)
         for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
             bar.set_facecolor(MUTED if left < 0 else ADAPTIVE)
@@ -141,25 +168,7 @@ def margin_bins(values: NDArray[Any]) -> NDArray[Any]:
     return edges
 
 
-def radii(lines: Sequence[Line], eps: float, norm: str) -> str:
-    """Robust accuracy against the radius: a line for each attack that measured it, and the audit's own worst case."""
-    with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 3.0)
-        axes.axvline(eps, color=MUTED, lw=1, ls=":")
-        for (name, points), style in zip(lines, itertools.cycle(("-", "--", "-.", ":"))):
-            axes.plot(*zip(*points, strict=True), marker="o", ms=4, lw=1.4, ls=style, color=ADAPTIVE, label=name)
-        axes.set_xscale("symlog", linthresh=eps)
-        ticks = sorted({0.0, eps, *(x for _, points in lines for x, _ in points)})
-        axes.set_xticks(ticks, [f"{x:.3g}" for x in ticks], minor=False)
-        axes.minorticks_off()
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-        axes.set_xlabel(f"radius in {norm}")
-        axes.set_ylabel("robust accuracy")
-        axes.legend(frameon=False)
-        return to_svg(figure, "Robust accuracy at other radii")
-
-
+@responsive
 def logit_heatmap(results: Results, classes: Sequence[str]) -> str:
     """Mean logit of every class (columns) over the images of every class (rows): super-fitting, Fig. 2.
 

@@ -11,27 +11,26 @@ from markupsafe import Markup
 
 from audit.diagnoses.index import in_words
 from audit.summary import Audit
-from reports import figures, iterations, leaderboard, matrix, opening, references, tables
+from reports import bars, figures, iterations, leaderboard, matrix, opening, references, tables
 from reports.papers import beside, elsewhere
 from reports.pictures import cards, gallery_note
 from reports.portraits import page_portraits
+from reports.radii import radii
 from reports.wording import (
-    CURVES_NOTE,
     ROUTES,
     attack_figure,
     attacks_note,
     claim_line,
-    curve_rows,
-    curve_titles,
     describe_params,
     draws_note,
     fair,
+    knowledge,
     percent,
-    radii_note,
     reproduce,
     route_cells,
     routes_note,
     sentence,
+    span,
 )
 
 STATUSES = (
@@ -56,6 +55,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         routes=[(family["attack"], *route_cells(family)) for family in data["routes"]],
         route_titles=[f"#{title}" for _, title in ROUTES],
         routes_note=routes_note(data),
+        knowledge=knowledge(data),
         draws_note=draws_note(data),
         strips=strips,
         strip_width=matrix.width(audit.results),
@@ -64,9 +64,7 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         diagnoses=[(s, title, [d for d in data["diagnoses"] if d["status"] == s]) for s, title in STATUSES],
         iterations=iterations.rows(audit.results),
         iteration_titles=list(iterations.TITLES),
-        curves=curve_rows(data),
-        curve_titles=numeric(curve_titles(data)),
-        curves_note=CURVES_NOTE,
+        radii=_marked(radii(data)),
         references=references.rows(data),
         reference_titles=numeric(references.TITLES),
         reference_note=references.NOTE,
@@ -80,7 +78,6 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         gallery_note=gallery_note(pictures),
         tables=tables.page_tables(data, audit.results, pictures),
         attacks_note=attacks_note(data),
-        radii_note=radii_note(data),
         portraits=page_portraits(audit.path, classes),
     )
 
@@ -99,6 +96,7 @@ def environment() -> Environment:
         "percent": percent,
         "params": describe_params,
         "figure": attack_figure,
+        "span": span,
         "name": in_words,
         "short": iterations.short,
     }
@@ -116,23 +114,18 @@ def page_parts(pages: Environment) -> dict[str, Markup]:
 def _drawings(data: dict[str, Any], audit: Audit, classes: list[str]) -> dict[str, str]:
     """The figures as SVG, each empty where the run holds nothing to draw."""
     finished = not audit.results.missing
-    lines = _radii(data)
     return {
-        "bars": figures.attack_bars(data["attacks"]) if finished else "",
+        "bars": bars.attack_bars(data["attacks"]) if finished else "",
+        "routes": bars.route_bars(data["routes"]),
         "margins": figures.margins(audit.results) if len(figures.logit_margins(audit.results)) else "",
-        "radii": figures.radii(lines, data["threat"]["eps"], data["threat"]["norm"]) if lines else "",
         "standing": leaderboard.drawing(data),
         "logits": figures.logit_heatmap(audit.results, classes) if 1 < len(classes) <= 12 and finished else "",
     }
 
 
-def _radii(data: dict[str, Any]) -> list[figures.Line]:
-    """Accuracy by radius: what least-norm attacks found, and what the examination before the attacks did."""
-    lines = [(c["step"], [(p["eps"], p["accuracy"]) for p in c["points"]]) for c in data["curves"]]
-    before = data["eps_curve"]
-    if before:
-        lines.append(("15 steps before the attacks", [(p["eps"], p["accuracy"]) for p in before]))
-    return [(name, points) for name, points in lines if points]
+def _marked(part: dict[str, Any]) -> dict[str, Any]:
+    """The part with its drawing as markup: our own SVG, whose text matplotlib escapes."""
+    return {**part, "drawing": Markup(part["drawing"])}
 
 
 def numeric(titles: Any) -> list[str]:

@@ -8,20 +8,20 @@ from typing import Any
 from reports import leaderboard, references
 from reports.escaping import plain
 from reports.papers import beside, elsewhere
+from reports.radii import NOTE, curve_rows, curve_titles
 from reports.wording import (
-    CURVES_NOTE,
     ROUTES,
     attack_figure,
     attacks_note,
     claim_line,
-    curve_rows,
-    curve_titles,
     describe_params,
     draws_note,
     headline,
+    percent,
     reproduce,
     route_cells,
     routes_note,
+    span,
 )
 
 
@@ -39,8 +39,8 @@ def render_markdown(data: Mapping[str, Any]) -> str:
         f"{plain(data['dataset']['name'])} ({plain(data['dataset']['source'])}), weights {data['defense']['weights_sha256'][:12]}, "
         f"unknown {verdict['unknown']}.", "",
         *_routes(data),
-        "| attack | parameters | attacked | broken | accuracy | counted | forward | backward | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| attack | parameters | attacked | broken | accuracy | 95 % interval | counted | worst case so far | forward | backward | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_attack(a) for a in data["attacks"]), "",
         *([attacks_note(data), ""] if attacks_note(data) else []),
         *_rounds(data),
@@ -85,9 +85,9 @@ def _rounds(data: Mapping[str, Any]) -> list[str]:
 def _curves(data: Mapping[str, Any]) -> list[str]:
     if not data["curves"]:
         return []
-    titles = curve_titles(data)
+    titles = [title.removeprefix("#") for title in curve_titles(data)]
     rows = (f"| {' | '.join(plain(cell) for cell in row)} |" for row in curve_rows(data))
-    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows, "", CURVES_NOTE, ""]
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|", *rows, "", NOTE, ""]
 
 
 def _estimate(name: str, data: Mapping[str, Any]) -> str:
@@ -100,7 +100,8 @@ def _estimate(name: str, data: Mapping[str, Any]) -> str:
 
 def _attack(a: Mapping[str, Any]) -> str:
     cells = (
-        plain(a["name"]), plain(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), a["accuracy_is"],
+        plain(a["name"]), plain(describe_params(a)), a["attacked"], a["broken"], attack_figure(a), span(a["interval"] if a["attacked"] else None),
+        a["accuracy_is"], percent(a["cumulative"]["accuracy"]) if a["cumulative"]["accuracy"] is not None else "",
         f"{a['forwards']:,}", f"{a['backwards']:,}", f"{a['seconds']:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(str(cell) for cell in cells) + " |"

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from audit.results import Results
 from audit.step_results import StepResult
 
+# Each kind has a height of its own (its top in a box of 1), so that a strip can be read without telling colours apart.
+TOPS = {"broken": 0.0, "crashed": 0.25, "stood": 0.5, "wrong": 0.8}
 SHOWN = 1000  # more images than this would be thinner than a pixel, and the page too large
 
 
@@ -32,7 +34,7 @@ def strips(results: Results) -> list[dict[str, Any]]:
             "name": result.step.name, "colour": "claimed" if result.step.suite == "claimed" else "adaptive",
             "attacked": int(result.attacked.sum()), "broken": int(result.broken.sum()),
             "first": int(_first(results)[1].count(result.step.name)),
-            "paths": {kind: path for kind, mask in masks.items() if (path := runs(mask))},
+            "paths": {kind: path for kind, mask in masks.items() if (path := runs(mask, TOPS[kind]))},
         })  # fmt: skip
     return rows
 
@@ -61,10 +63,11 @@ def images(results: Results, classes: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def runs(mask: NDArray[np.bool_]) -> str:
-    """An SVG path that fills the unit squares where the mask (n,) is true, a rectangle for each run of them."""
+def runs(mask: NDArray[np.bool_], top: float = 0.0) -> str:
+    """An SVG path over the unit squares where the mask (n,) is true, a rectangle from `top` to 1 for each run of them."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return "".join(f"M{start} 0h{stop - start}v1h-{stop - start}z" for start, stop in edges.reshape(-1, 2))
+    height = f"{1 - top:g}"
+    return "".join(f"M{start} {top:g}h{stop - start}v{height}h-{stop - start}z" for start, stop in edges.reshape(-1, 2))
 
 
 def _ran(results: Results) -> list[StepResult]:

@@ -8,15 +8,16 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.figures import INK, STYLE, panels, to_svg
+from reports.figures import FULL, INK, STYLE, panels, responsive, to_svg
 
 NAMES = ("cross-entropy", "margin")
 
 
+@responsive
 def surface(values: NDArray[Any], along: str) -> str:
     """values: (2, s, s) of cross-entropy and margin; rows along the gradient (or a random direction), from -eps to eps."""
     with mpl.rc_context(STYLE):
-        figure, axes = panels(7.2, 3.1, columns=2)
+        figure, axes = panels(FULL, 3.1, columns=2)
         for ax, name, plane in zip(axes, NAMES, values.astype(np.float64), strict=True):
             flat = float(plane.max() - plane.min()) == 0
             drawn = ax.imshow(plane.T, origin="lower", extent=(-1, 1, -1, 1), cmap="viridis")

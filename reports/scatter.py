@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, PAPER, STYLE, new_figure, to_svg
+from reports.figures import ADAPTIVE, CLAIMED, FULL, INK, MUTED, PAPER, STYLE, new_figure, responsive, to_svg
 from reports.pictures import class_name
 
 # Each has 3 : 1 against the light and the dark page (WCAG 2.2, 1.4.11).
@@ -18,12 +18,13 @@ PALETTE = ("#3f7fd6", "#d06a10", "#2f9150", "#dc4a5c", "#9063c8", "#a5714a", "#c
 SMALLEST = 1e-8  # below what float32 cross-entropy can be without being zero
 
 
+@responsive
 def feature_map(
     points: NDArray[Any], label: NDArray[Any], is_adversarial: NDArray[Any], classes: Sequence[str], method: str
 ) -> str:
     """Features in two dimensions: a dot for a clean image, a cross for an adversarial one, coloured by its true class."""
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 5.2)
+        figure, axes = new_figure(FULL, 5.2)
         for k in np.unique(label):
             colour = PALETTE[int(k) % len(PALETTE)]
             clean, moved = (points[(label == k) & (is_adversarial == kind)] for kind in (False, True))
@@ -47,10 +48,11 @@ def _named(axes: Axes, cloud: NDArray[Any], name: str) -> None:
     axes.text(place[0], place[1], name, ha="center", va="center", fontsize=9, color=INK, bbox=box)
 
 
+@responsive
 def ce_against_margin(clean: NDArray[Any], adversarial: NDArray[Any] | None) -> str:
     """A point for each image: its margin, and its float32 cross-entropy on a logarithmic scale with zeros at the bottom."""
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 3.4)
+        figure, axes = new_figure(FULL, 3.4)
         sets = [("clean", clean, "o", ADAPTIVE), ("adversarial", adversarial, "x", CLAIMED)]
         for name, values, marker, colour in sets:
             if values is not None:

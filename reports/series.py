@@ -11,17 +11,18 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from reports.figures import ADAPTIVE, CLAIMED, INK, MUTED, STYLE, new_figure, panels, to_svg
+from reports.figures import ADAPTIVE, CLAIMED, FULL, INK, MUTED, STYLE, new_figure, panels, responsive, shares, to_svg
 
 HIDDEN = ("seconds", "learning_rate")
 FLOOR = 1e-46  # below the smallest float32
 
 
+@responsive
 def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
     """Mean |change| of each channel under attack (bars, largest first), and under noise of the same size (line)."""
     order = np.argsort(-attacked, kind="stable")
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 2.8)
+        figure, axes = new_figure(FULL, 2.8)
         places = np.arange(len(order))
         edges = np.arange(len(order) + 1) - 0.5
         axes.stairs(attacked[order], edges, fill=True, color=ADAPTIVE, alpha=0.25)
@@ -35,10 +36,11 @@ def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
         return to_svg(figure, f"Change of {len(order)} channels under attack and under noise")
 
 
+@responsive
 def increment_lines(values: NDArray[Any]) -> str:
     """Mean |change| of the activations at each step, of an attack and of noise: (2, steps)."""
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 2.4)
+        figure, axes = new_figure(FULL, 2.4)
         steps = np.arange(1, values.shape[1] + 1)
         axes.plot(steps, values[0], "o-", ms=4, color=ADAPTIVE, label="step of an attack")
         axes.plot(steps, values[1], "x--", ms=5, color=CLAIMED, label="step of noise")
@@ -50,6 +52,7 @@ def increment_lines(values: NDArray[Any]) -> str:
         return to_svg(figure, "Change of the activations at each step of an attack and of noise")
 
 
+@responsive
 def norm_histogram(norms: NDArray[Any]) -> str:
     """Histograms of log10 of the gradient norms of cross-entropy and margin (n, 2), exact zeros in a bar of their own."""
     logs = np.log10(np.maximum(norms, FLOOR))
@@ -58,7 +61,7 @@ def norm_histogram(norms: NDArray[Any]) -> str:
     edges = np.linspace(low, max(high, low + 1), 31)
     gap = (edges[-1] - edges[0]) * 0.18
     with mpl.rc_context(STYLE):
-        figure, axes = new_figure(7.2, 2.6)
+        figure, axes = new_figure(FULL, 2.6)
         for i, (name, colour) in enumerate((("cross-entropy", CLAIMED), ("margin", ADAPTIVE))):
             counts, _ = np.histogram(logs[norms[:, i] > 0, i], edges)
             axes.stairs(counts, edges, color=colour, lw=1.6, label=name, fill=False)
@@ -73,14 +76,15 @@ def norm_histogram(norms: NDArray[Any]) -> str:
         return to_svg(figure, "Histogram of gradient norms of cross-entropy and margin")
 
 
+@responsive
 def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
     """Loss by epoch above, every column in [0,1] below."""
     shown = {name: rows[:, i] for i, name in enumerate(columns) if i and name not in HIDDEN}
-    shares = {name: v for name, v in shown.items() if name != "loss" and v.min() >= 0 and v.max() <= 1}
-    rest = {name: v for name, v in shown.items() if name not in shares}
+    parts = {name: v for name, v in shown.items() if name != "loss" and v.min() >= 0 and v.max() <= 1}
+    rest = {name: v for name, v in shown.items() if name not in parts}
     with mpl.rc_context(STYLE):
-        figure, axes = panels(7.2, 4.2 if rest and shares else 2.4, rows=bool(rest) + bool(shares))
-        for ax, lines, percent in zip(axes, filter(None, (rest, shares)), [not rest, True], strict=False):
+        figure, axes = panels(FULL, 4.2 if rest and parts else 2.4, rows=bool(rest) + bool(parts))
+        for ax, lines, percent in zip(axes, filter(None, (rest, parts)), [not rest, True], strict=False):
             styles = itertools.cycle(((ADAPTIVE, "-"), (CLAIMED, "--"), (INK, ":"), (MUTED, "-.")))
             for (name, values), (colour, style) in zip(lines.items(), styles, strict=False):
                 ax.plot(
@@ -88,7 +92,7 @@ def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
                 )
             if percent:
                 ax.set_ylim(-0.02, 1.02)
-                ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+                shares(ax.yaxis)
             elif (
                 rest and min(v.min() for v in rest.values()) > 0 and max(v.max() / v.min() for v in rest.values()) > 30
             ):

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from audit.results import Results
-from audit.types import show_eps
 from reports import figures, leaderboard
 from reports.iterations import short
 from reports.pictures import class_name
@@ -21,8 +20,7 @@ def page_tables(data: Mapping[str, Any], results: Results, cards: Sequence[Mappi
     """One for each figure that has no table of its own, by name; its rows are empty where there is nothing to draw."""
     classes = list(results.plan.runtime.get("classes", []))
     return {
-        "margins": margins(results), "logits": logits(results, classes), "eps_curve": eps_curve(data),
-        "standing": standing(data), "gallery": gallery(cards),
+        "margins": margins(results), "logits": logits(results, classes), "standing": standing(data), "gallery": gallery(cards),
     }  # fmt: skip
 
 
@@ -45,12 +43,6 @@ def logits(results: Results, classes: Sequence[str]) -> Table:
             rows.append([classes[k], *(short(float(v)) for v in own.mean(0))])
     names = [f"#{class_name(k, classes)}" for k in range(min(results.logits.shape[1], len(classes)))]
     return {"titles": ["images of class", *names], "rows": rows}
-
-
-def eps_curve(data: Mapping[str, Any]) -> Table:
-    """Accuracy by radius, as 15 steps before the attacks left it."""
-    rows = [[show_eps(point["eps"]), percent(point["accuracy"])] for point in data["eps_curve"]]
-    return {"titles": ["#radius", "#accuracy"], "rows": rows}
 
 
 def standing(data: Mapping[str, Any]) -> Table:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from audit.types import bounded, show_eps
+from audit.types import bounded
 
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
 UNMATCHED = (
@@ -33,7 +33,10 @@ def route_cells(family: Mapping[str, Any]) -> list[str]:
         figure = family[name]
         mark = _mark(family) if name == "end_to_end" else ""
         low, high = figure["interval"] or (0, 0)
-        cells.append("" if figure["accuracy"] is None else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{mark}")
+        absent = "not run" if name == "end_to_end" else ""
+        cells.append(
+            absent if figure["accuracy"] is None else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{mark}"
+        )
     return cells
 
 
@@ -53,7 +56,32 @@ def routes_note(data: Mapping[str, Any]) -> str:
     )
     marks = {_mark(family): family["step"] for family in data["routes"]}
     starred = " * counts what this attack and all before it leave." if " *" in marks else ""
-    return note + starred + (f" † the same attack with the parameters of {marks[' †']}." if " †" in marks else "")
+    other = f" † the same attack with the parameters of {marks[' †']}." if " †" in marks else ""
+    absent = any(family["end_to_end"]["accuracy"] is None for family in data["routes"])
+    unrun = " Not run: this suite has no step of that attack that sees the whole defense." if absent else ""
+    return note + starred + other + unrun + _above_clean(data)
+
+
+def _above_clean(data: Mapping[str, Any]) -> str:
+    """Why a figure of an attack may be higher than the clean accuracy, where one is."""
+    found = [family[name]["accuracy"] for family in data["routes"] for name in ("transfer", "first", "lowest")]
+    if not any(value is not None and value > data["clean"]["accuracy"] for value in found):
+        return ""
+    draws = ", and each figure is a mean over draws of its own" if data["draws"] > 1 else ""
+    return (
+        " A figure above the clean accuracy is no mistake: the part in front of the network answers to an image that was moved"
+        f" a little with another image, which may be mended where the clean one was wrong{draws}."
+    )
+
+
+def knowledge(data: Mapping[str, Any]) -> str:
+    """What the attacks of this run knew of the defense."""
+    if data["adaptive"]["accuracy"] is None and data["routes"]:
+        return "grey box (no attack saw more than the bare network)"
+    finished = not data["run"]["missing_units"]
+    if finished and not any(a["backwards"] for a in data["attacks"]):
+        return "black box (no attack of this run took a gradient)"
+    return "white box"
 
 
 def attacks_note(data: Mapping[str, Any]) -> str:
@@ -67,7 +95,8 @@ def attacks_note(data: Mapping[str, Any]) -> str:
         )
     if any(a["silent"] for a in attacks):
         notes.append(
-            "Broken also counts images that an attack met on its way and did not return; its own accuracy does not."
+            "Broken and the worst case so far also count images that an attack met on its way and did not return; its own accuracy, "
+            "the figure under the claimed attacks and the reasons that hold one attack against another count what it returned."
         )
     if data["draws"] > 1:
         notes.append(
@@ -75,35 +104,6 @@ def attacks_note(data: Mapping[str, Any]) -> str:
             "so that luck does not lower it: it may lie a little above what one attack alone leaves."
         )
     return " ".join(notes)
-
-
-def radii_note(data: Mapping[str, Any]) -> str:
-    """Why there is no curve over the radius; empty where there is one."""
-    if data["curves"] or data["eps_curve"]:
-        return ""
-    why = next((d["sentence"] for d in data["diagnoses"] if d["name"] == "larger_eps_does_not_help"), "")
-    measured = f"before the attacks it was not measured: {why}." if why else "before the attacks it was not measured."
-    return f"There is no curve over the radius. No attack of this run looks for the nearest image, and {measured}"
-
-
-def curve_rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """A row for each least-norm attack: its name, the median distance, what it missed, and a figure per radius."""
-    return [
-        [curve["step"], "not found" if curve["median"] is None else f"{curve['median']:.4g}", str(curve["missed"]),
-         *(percent(point["accuracy"]) for point in curve["points"])]
-        for curve in data["curves"]
-    ]  # fmt: skip
-
-
-def curve_titles(data: Mapping[str, Any]) -> list[str]:
-    radii = [show_eps(point["eps"]) for point in data["curves"][0]["points"]] if data["curves"] else []
-    return ["attack", "median distance", "none found", *(f"at {radius}" for radius in radii)]
-
-
-CURVES_NOTE = (
-    "Each of these attacks looks for the nearest adversarial image instead of filling the ball. Robust accuracy at a radius is"
-    " the share of all images for which it found none within it; the distances are in the norm of the audit."
-)
 
 
 def draws_note(data: Mapping[str, Any]) -> str:
@@ -137,11 +137,18 @@ def sentence(text: str) -> str:
 
 def attack_figure(attack: Mapping[str, Any]) -> str:
     """The accuracy of one attack, or why there is none."""
-    if attack["accuracy"] is not None:
-        return percent(attack["accuracy"])
-    if attack["errors"]:
+    if attack["errors"] and attack["accuracy"] is None:
         return f"crashed on {attack['errors']} images"
-    return "nothing to attack" if attack["done"] else "has not run"
+    if not attack["done"]:
+        return "has not run"
+    if not attack["attacked"] or attack["accuracy"] is None:
+        return "nothing left to attack"
+    return percent(attack["accuracy"])
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval of accuracies, empty for none."""
+    return "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def describe_params(attack: Mapping[str, Any]) -> str:

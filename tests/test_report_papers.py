@@ -24,7 +24,7 @@ def claim(attack: str, dataset: str = "fashion_mnist", network: str = "lenet", e
 def ran(attack: str, accuracy: float | None, scope: str = "all", route: str = "end-to-end", **params) -> dict:
     interval = None if accuracy is None else [accuracy - 0.1, accuracy + 0.1]
     return {
-        "attack": attack, "params": params, "scope": scope, "accuracy": accuracy, "interval": interval, "errors": 0, "done": True, "route": route, "suite": "claimed",
+        "attack": attack, "params": params, "scope": scope, "accuracy": accuracy, "interval": interval, "errors": 0, "done": True, "attacked": 80, "route": route, "suite": "claimed",
     }  # fmt: skip
 
 

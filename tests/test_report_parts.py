@@ -8,8 +8,8 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from reports import figures, iterations, matrix, opening, tables
-from reports.wording import route_cells, routes_note
+from reports import bars, figures, iterations, matrix, opening, tables
+from reports.wording import attack_figure, knowledge, route_cells, routes_note
 from tests.built import built, claimed, control, mask, ran
 
 
@@ -158,5 +158,101 @@ def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
     longer = rows | {"attack": "pgd-100", "step": "e2e-pgd-20"}
     assert route_cells(own)[-1] == "19.0% [13.0%, 25.0%]"
     assert route_cells(longer)[-1] == "19.0% [13.0%, 25.0%] †"
-    assert "†" not in routes_note({"routes": [own]})
-    assert routes_note({"routes": [own, longer]}).endswith("† the same attack with the parameters of e2e-pgd-20.")
+    assert "†" not in routes_note(of(own))
+    assert routes_note(of(own, longer)).endswith("† the same attack with the parameters of e2e-pgd-20.")
+
+
+def of(*families, clean=0.9, draws=1):
+    return {"routes": families, "clean": {"accuracy": clean}, "draws": draws}
+
+
+def test_what_looks_strange_in_the_routes_is_explained_where_it_stands():
+    nothing, found = {"accuracy": None, "interval": None}, {"accuracy": 0.8, "interval": [0.7, 0.9]}
+    family = {"attack": "apgd", "bare": found, "transfer": found, "first": found, "lowest": found, "end_to_end": nothing, "cumulative": False, "step": None}  # fmt: skip
+    assert route_cells(family)[-1] == "not run"
+    note = routes_note(of(family, clean=0.79, draws=97))
+    assert "Not run: this suite has no step" in note
+    assert "above the clean accuracy is no mistake" in note
+    assert "a mean over draws of its own" in note
+    calm = routes_note(of({**family, "end_to_end": found}, clean=0.8))
+    assert "Not run" not in calm
+    assert "no mistake" not in calm
+
+
+def attacked(name="pgd", **changed):
+    figure = {"accuracy": 0.2, "interval": [0.1, 0.3]}
+    return {"name": name, "suite": "claimed", "scope": "all", "accuracy_is": "alone", "attacked": 80, "errors": 0, "done": True, **figure} | changed  # fmt: skip
+
+
+def test_an_attack_with_nothing_left_to_attack_has_no_figure_and_no_bar():
+    idle = attacked("idle", suite="adaptive", scope="survivors", accuracy_is="cumulative", attacked=0)
+    assert attack_figure(idle) == "nothing left to attack"
+    assert attack_figure(attacked()) == "20.0%"
+    assert attack_figure(attacked(done=False, accuracy=None)) == "has not run"
+    assert [a["name"] for a in bars.shown([attacked(), idle, attacked("control", scope="control")])] == ["pgd"]
+    assert "idle" not in bars.attack_bars([attacked(), idle])
+    assert bars.attack_bars([idle]) == ""
+
+
+def test_the_bars_say_which_attacks_are_those_of_the_claim():
+    both = bars.attack_bars([attacked(), attacked("apgd", suite="adaptive", accuracy_is="cumulative")])
+    assert "apgd *" in both
+    assert "attack of the claim" in both
+    assert "another attack" in both
+    assert "another attack" not in bars.attack_bars([attacked()])
+
+
+def test_every_route_that_was_measured_has_a_bar():
+    nothing, found = {"accuracy": None, "interval": None}, {"accuracy": 0.8, "interval": [0.7, 0.9]}
+    drawn = bars.route_bars([{"attack": "pgd", "bare": found, "transfer": found, "end_to_end": nothing}])
+    assert "by transfer" in drawn
+    assert "end to end" not in drawn
+    assert bars.route_bars([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "white box"),
+        ({"attacks": [{"backwards": 0}]}, "black box"),
+        ({"attacks": [{"backwards": 0}], "run": {"missing_units": 2}}, "white box"),
+        ({"adaptive": {"accuracy": None}, "routes": [1]}, "grey box"),
+    ],
+)
+def test_the_threat_model_says_what_the_attacks_knew(changed, words):
+    data = {"attacks": [{"backwards": 9}], "adaptive": {"accuracy": 0.5}, "routes": [], "run": {"missing_units": 0}}
+    assert knowledge(data | changed).startswith(words)
+
+
+def blended(colour: str, ground: str, part: float) -> str:
+    pairs = ((int(colour[i : i + 2], 16), int(ground[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part * a + (1 - part) * b):02x}" for a, b in pairs)
+
+
+def test_what_lies_beside_another_in_a_graphic_has_the_contrast_of_wcag():
+    """WCAG 2.2, 1.4.11: 3 to 1 between an interval and its bar, a bar's edge and the page, a strip and its ground."""
+    style = resources.files("reports").joinpath("templates/style.css").read_text()
+    for block in re.findall(r":root \{(.*?)\}", style, re.S):
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", block))
+        for name in "claimed", "adaptive", "muted":
+            bar = blended(colours[name], colours["paper"], bars.TINT)
+            assert contrast(colours["ink"], bar) >= 3, name
+            assert contrast(colours[name], colours["paper"]) >= 3, name
+        for name in "claimed", "adaptive", "muted", "refuted":
+            assert contrast(colours[name], colours["panel"]) >= 3, name
+    hatches = [kind.hatch for kind in bars.KINDS.values()]
+    assert len({bars.KINDS[name].hatch for name in ("bare", "transfer", "end_to_end")}) == 3, hatches
+    assert bars.KINDS["claimed"].hatch != bars.KINDS["adaptive"].hatch
+    assert len(set(matrix.TOPS.values())) == len(matrix.TOPS)
+
+
+def test_a_figure_is_drawn_for_the_desk_and_for_the_phone():
+    drawn = bars.attack_bars([attacked()])
+    assert re.findall(r'<svg role="img" aria-label="[^"]*" class="(\w+)"', drawn) == ["wide", "narrow"]
+    assert not set(re.findall(r'id="(wide-[^"]+)"', drawn)) & set(re.findall(r'id="(narrow-[^"]+)"', drawn))
+    ids = re.findall(r' id="([^"]+)"', drawn)
+    assert len(ids) == len(set(ids))
+    used = {*re.findall(r"url\(#([^)]+)\)", drawn), *re.findall(r'href="#([^"]+)"', drawn)}
+    assert used <= set(ids)
+    widths = [float(width) for width in re.findall(r'<svg role="img".*?width="([\d.]+)pt"', drawn, re.S)]
+    assert widths == pytest.approx([figures.FULL * 72, figures.PHONE * 72])

@@ -12,7 +12,7 @@ from audit.diagnoses.index import INDEX, in_words
 from reports import figures, tables
 from reports.html import render_html
 from reports.markdown import render_markdown
-from reports.wording import attacks_note, radii_note
+from reports.wording import attacks_note
 from tests.built import built, claimed
 from tests.test_report_parts import contrast
 
@@ -67,19 +67,6 @@ def test_what_is_drawn_is_on_the_page_as_a_table_and_in_the_report(audit):
     for name in "logit margins", "mean logits per class", "15 steps before the attacks", "gallery":
         assert f'data-name="{name}"' in page
     assert re.search(r'data-name="gallery".*?largest difference.*?clean.*?adversarial', page, re.S)
-    assert radii_note(data) == ""
-
-
-def test_a_missing_curve_says_why(audit):
-    data = audit.to_dict() | {"eps_curve": [], "curves": []}
-    assert data["diagnoses"][0]["sentence"] not in radii_note(data)
-    for d in data["diagnoses"]:
-        if d["name"] == "larger_eps_does_not_help":
-            d["sentence"] = "this attack needs a gradient"
-    assert radii_note(data).endswith("before the attacks it was not measured: this attack needs a gradient.")
-    page = render_html(data, audit)
-    assert radii_note(data) in page
-    assert 'href="#radii"' in page
 
 
 @pytest.mark.parametrize(
