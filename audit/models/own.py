@@ -54,15 +54,16 @@ class Found:
 
 @dataclass(frozen=True)
 class ModelDefense:
-    """Implements `audit.protocols.Defense` for a model from anywhere.
+    """Implements `audit.protocols.Defense` for a model from anywhere; `audit.Defense` is the same class.
 
-    build: weights file or None -> `Found`. dataset: the one it was trained for, if that is known; eps: the radius it was
+    build: weights file or None -> `Found`; left out where the model comes beside it, as in
+    `audit.run(model=net, defense=Defense("mine", clean=0.9))`. dataset: the one it was trained for, if that is known; eps: the radius it was
     made for; clean: the clean accuracy that its authors state, in [0,1], for the handshake. preprocessing: declared by
     the user, instead of what the library says.
     """
 
     name: str
-    build: Callable[[Path | None], Found]
+    build: Callable[[Path | None], Found] | None = None
     summary: str = "a model of your own"
     traits: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
@@ -72,7 +73,12 @@ class ModelDefense:
     clean: float | None = None
 
     def checkpoint(self, dataset: str, weights: Path | None = None) -> Loaded:
-        """Build the model and digest it. Raises BadWeights for another data set than it was trained for, BadModel."""
+        """Build the model and digest it. Raises BadWeights for another data set than it was trained for, BadModel; BadInput without `build`."""
+        if self.build is None:
+            raise BadInput(
+                f"defense {self.name!r} describes a model and has none, expected one beside it; type "
+                "audit.run(model=..., defense=...), or give it build=..."
+            )
         if self.dataset not in (None, dataset):
             raise BadWeights(
                 f"{self.name} was trained on {self.dataset}, expected {dataset}; type --dataset {self.dataset}"
