@@ -16,10 +16,30 @@ from audit.models import robustbench
 from audit.models.spec import Declared, resolve
 from audit.preparation import prepare
 from audit.versions import installed
+from tests.planted import TinyCNN
 
 pytestmark = pytest.mark.skipif(installed("robustbench") is None, reason="robustbench is not installed")
 NAME = "Wong2020Fast"
 SPEC = f"robustbench:cifar10/Linf/{NAME}"
+
+
+PICTURE = '<svg role="img" aria-label="The defense among RobustBench&#x27;s models"'
+
+
+class Pooled(nn.Module):
+    """A model for 8 x 8 images on 32 x 32 ones."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model(nn.functional.avg_pool2d(x, 4))
+
+
+def pooled() -> nn.Module:
+    return Pooled(TinyCNN(channels=3, classes=10))
 
 
 def lay_down(model_dir: Path, name: str = NAME, dataset: str = "cifar10", *, wrap: bool = False) -> nn.Module:
@@ -209,4 +229,34 @@ def test_the_second_command_of_the_readme(tmp_path, monkeypatch):
     assert ended.value.code == 0
     data = audit.load_run("run").to_dict()
     assert data["leaderboard"]["itself"]["name"] == "Carmon2019Unlabeled"
-    assert "Carmon2019Unlabeled, RobustBench" in Path("run/report.html").read_text()
+    assert PICTURE in Path("run/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_model_of_ones_own_beside_one_of_the_zoo(tmp_path, monkeypatch):
+    """The paired table and the picture of the leaderboard in one report, from one command."""
+    from audit.cli import main
+
+    theirs = lay_down(tmp_path / "zoo")
+    x, right = cifar(theirs, 2)
+    with torch.no_grad():
+        own = pooled()(torch.from_numpy(x)).argmax(1).numpy()
+    np.savez(tmp_path / "x.npz", x=x, y=[right[0], own[1]])
+    monkeypatch.chdir(tmp_path)
+    command = (
+        f"run --defense tests.test_robustbench:pooled --dataset cifar10 --data x.npz --suite standard --eps 8/255 --reference {SPEC} "
+        "--model-dir zoo --set apgd-ce.n_iter=2 --set apgd-t.n_iter=1 --set fab-t.n_iter=1 --set square.n_queries=2 --out run --quiet"
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 0
+    data = audit.load_run("run").to_dict()
+    (entry,) = data["references"]
+    assert entry["name"] == "robustbench-cifar10-Linf-Wong2020Fast"
+    assert entry["clean"]["accuracy"] == 0.5 + 0.5 * (own[1] == right[1])
+    assert data["clean"]["accuracy"] == 0.5 + 0.5 * (own[0] == right[0])
+    page = Path("run/report.html").read_text()
+    assert "Beside its references, image by image" in page
+    assert entry["name"] in page
+    assert PICTURE in page
+    assert "model_dir" not in str(audit.load_run("run").results.plan.runtime["sources"])
