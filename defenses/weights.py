@@ -12,11 +12,11 @@ import json
 import pickle
 import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -128,7 +128,7 @@ def harmless() -> AbstractContextManager[None]:
     """While this holds, torch's reader of weights alone also takes what training scripts store beside them: numbers and
     arrays of numpy, and argparse's options. Building those runs no code of the file.
     """
-    scalar, array = np.float64().__reduce__()[0], np.zeros(0).__reduce__()[0]
+    scalar, array = (cast(Callable[..., Any], thing.__reduce__()[0]) for thing in (np.float64(), np.zeros(0)))
     numbers = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?")]
     old = [(scalar, "numpy.core.multiarray.scalar"), (array, "numpy.core.multiarray._reconstruct")]  # before numpy 2
     return torch.serialization.safe_globals([scalar, array, *old, np.dtype, np.ndarray, *numbers, Namespace])

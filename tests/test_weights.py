@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from argparse import Namespace
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
