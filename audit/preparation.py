@@ -121,7 +121,7 @@ def prepare(
     runtime = _runtime(subject) | {
         "command": command or repeated(identity, record, settings, stated, claim_clean, claim), "sources": record,
         "unsupported": [
-            *from_others, *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
+            *filter(None, [getattr(subject.checkpoint, "note", "")]), *from_others, *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
         ],
     }  # fmt: skip
     plan = Plan(_plain(identity), resolve_temperature(steps, seen["logit_gap"]), seen, _plain(runtime))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from torchvision import models
 from adapters.float64 import Float64
 from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
 from audit.models.own import answers
+from audit.models.preprocessing import Preprocessing
 from audit.models.spec import Declared, resolve
 from audit.preparation import prepare
 from tests.own_models import save_images
@@ -113,6 +117,27 @@ def test_weights_that_torchvision_fetches_bring_their_normalisation(monkeypatch)
     monkeypatch.setattr(models, "get_model", lambda name, **options: (_ for _ in ()).throw(OSError("no route")))
     with pytest.raises(BadInput, match="torchvision, fetching resnet18, raised OSError: no route; type --weights FILE"):
         known.checkpoint("own_images", None)
+
+
+def test_a_file_that_torchvision_published_is_known_by_its_hash(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    original, path = models.resnet18().eval(), tmp_path / "any_name.pth"
+    torch.save(original.state_dict(), path)
+    known, data = resolve("torchvision:resnet18", Declared()), (rgb(2, 64), torch.zeros(2, dtype=torch.long))
+    options = {"model": "torchvision:resnet18", "weights": path, "data": data, "dataset": "imagenet", "suite": "quick"}
+    plain = prepare(**options).plan
+    note = r"any_name.pth is none of torchvision's own weights of resnet18, so the images are not normalised; if it was"
+    assert re.search(note, plain.runtime["unsupported"][0])
+    assert plain.identity["expected_clean_acc"] is None
+    told = prepare(**options, preprocessing=Preprocessing(mean=(0.5,))).plan
+    assert not any("normalised" in said for said in told.runtime["unsupported"])
+    weights, sha = models.ResNet18_Weights.IMAGENET1K_V1, hashlib.sha256(path.read_bytes()).hexdigest()
+    published = replace(weights.value, url=f"https://download.pytorch.org/models/resnet18-{sha[:8]}.pth")
+    monkeypatch.setattr(weights, "_value_", published)
+    checkpoint = known.checkpoint("imagenet", path)
+    assert checkpoint.architecture["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert (checkpoint.note, checkpoint.measured) == ("", {"clean_accuracy": 0.69758})
+    assert known.checkpoint("cifar10", path).measured == {}  # what it states of ImageNet says nothing of others
 
 
 def test_timm_takes_local_weights_and_its_own_normalisation(tmp_path):

@@ -15,6 +15,8 @@ from torch import nn
 
 import audit
 from adapters.black_box import BlackBox
+from audit import registry
+from audit.budget import Budget
 from audit.cli import main
 from audit.errors import BadInput, BadModel, BadWeights, UnknownName, Unsupported
 from audit.models import preprocessing
@@ -244,6 +246,51 @@ def test_a_wrong_declaration_is_caught_by_the_handshake(tmp_path, data):
     twice = audit.run(f"{HERE}:build", out=tmp_path / "b", preprocessing=Preprocessing(mean=(3.0,)), **common)
     status = [{d.name: d.status for d in run.diagnoses}["clean_accuracy_handshake"] for run in (right, twice)]
     assert status == ["clear", "flagged"]
+
+
+class Normed(nn.Module):
+    """The zoo's undefended network as if it had been trained on images less 0.5, divided by 0.2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        known = resolve("undefended", Declared())
+        self.network = known.load(known.checkpoint("fashion_mnist", None))
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(0.2 * x + 0.5)
+
+
+class Twice(Normed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward((x - 0.5) / 0.2)
+
+
+@pytest.mark.parametrize(
+    ("model", "declared", "status"),
+    [
+        (Normed, False, "flagged"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((Normed, True, "clear"), (Twice, True, "flagged"), (Twice, False, "clear"))
+        ),
+    ],  # fmt: skip
+)
+def test_a_forgotten_or_doubled_normalisation_of_usual_size_is_caught(tmp_path, model, declared, status):
+    images = registry.datasets.load("fashion_mnist").load().first(100)
+    front = Preprocessing(mean=(0.5,), std=(0.2,)) if declared else None
+    said = audit.Defense("normed", clean=0.91, preprocessing=front)
+    brief = {
+        "data": (images.x, images.y),
+        "dataset": "fashion_mnist",
+        "suite": "quick",
+        "eps": 8 / 255,
+        "budget": Budget(passes=1),
+    }
+    found = audit.run(model=model(), defense=said, out=tmp_path / "run", **brief)
+    handshake = {d.name: d for d in found.diagnoses}["clean_accuracy_handshake"]
+    assert handshake.status == status, handshake.sentence
+    assert "(n = 100, 95 % [" in handshake.sentence
 
 
 @pytest.mark.parametrize(
