@@ -274,7 +274,7 @@ class Twice(Normed):
             pytest.param(*case, marks=pytest.mark.slow)
             for case in ((Normed, True, "clear"), (Twice, True, "flagged"), (Twice, False, "clear"))
         ),
-    ],  # fmt: skip
+    ],
 )
 def test_a_forgotten_or_doubled_normalisation_of_usual_size_is_caught(tmp_path, model, declared, status):
     images = registry.datasets.load("fashion_mnist").load().first(100)
