@@ -4,6 +4,7 @@
     result = audit.run("super_fitting", suite="quick", n=200)
     print(result.verdict.outcome, result.adaptive)
     result = audit.run(model=my_module, data=(x, y), eps=4 / 255)
+    result = audit.run(model=my_module, defense=audit.Defense("mine", clean=0.91), data=(x, y), eps=4 / 255)
 
 Importing this package imports neither torch nor any attack library.
 """
@@ -18,6 +19,7 @@ from audit.versions import installed
 
 if TYPE_CHECKING:
     from audit.models.own import Found, ModelDefense
+    from audit.models.own import ModelDefense as Defense
     from audit.models.preprocessing import Preprocessing
     from audit.runner import run
     from audit.summary import Audit, load_run
@@ -27,6 +29,7 @@ __all__ = [
     "Audit",
     "AuditError",
     "Claim",
+    "Defense",
     "Diagnosis",
     "Estimate",
     "Found",
@@ -43,6 +46,7 @@ __all__ = [
 __version__ = installed("robustness-audit") or "unknown"
 
 _LAZY = {
+    "Defense": "audit.models.own:ModelDefense",
     "Found": "audit.models.own", "ModelDefense": "audit.models.own", "Preprocessing": "audit.models.preprocessing",
     "run": "audit.runner", "load_run": "audit.summary", "Audit": "audit.summary",
 }  # fmt: skip
@@ -52,5 +56,6 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         from importlib import import_module
 
-        return getattr(import_module(_LAZY[name]), name)
+        module, _, attribute = _LAZY[name].partition(":")
+        return getattr(import_module(module), attribute or name)
     raise AttributeError(f"module 'audit' has no attribute {name!r}")

@@ -37,10 +37,15 @@ def python_line(
     }  # fmt: skip
     if claim is not None and claim.basis == "typed":
         given |= {"claim_robust": claim.robust_acc, "claim_attack": claim.attack}
-    words = ["model=model" if session else repr(identity["defense"]), *(["data=(x, y)"] if arrays else [])]
+    beside = session and bool(record.get("described"))
+    words = [
+        ("model=model, defense=defense" if beside else "model=model") if session else repr(identity["defense"]),
+        *(["data=(x, y)"] if arrays else []),
+    ]
     words += [f"{name}={value!r}" for name, value in given.items() if value not in (None, "", ())]
     if declared.preprocessing is not None:
         words.append(f"preprocessing=audit.{declared.preprocessing!r}")
     model = [f"model: the {identity['defense']}"] if session else []
     images = ["x, y: the images and labels"] if arrays else []
+    model += ["defense: what describes it"] if beside else []
     return f"audit.run({', '.join(words)})  # {'; '.join(model + images)} of that Python session"

@@ -34,6 +34,7 @@ LIBRARIES = (
     ("timm", "timm", "robustbench", "architectures of reference models"),
     ("setuptools", "pkg_resources", "robustbench", "pkg_resources, which robustbench imports"),
     ("onnx2torch", "onnx2torch", "onnx", "ONNX graphs with their gradient"),
+    ("onnxruntime", "onnxruntime", "onnx", "ONNX graphs that cannot be translated, and a check of those that can"),
     ("ray", "ray", "ray", "audits on a cluster"),
     ("scikit-learn", "sklearn", "tsne", "t-SNE in the report; principal components without it"),
 )

@@ -77,7 +77,7 @@ def prepare(
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
-    defense: a name, a Python path, or a Defense; or instead of it model: `SCHEME:NAME` (`audit.models.spec`), an nn.Module,
+    defense: a name, a Python path, or a Defense, which beside an object model describes it; or instead of it model: `SCHEME:NAME` (`audit.models.spec`), an nn.Module,
     a fitted scikit-learn classifier or a callable. preprocessing, traits: what is declared of such a model; model_dir: where
     RobustBench's checkpoints lie. dataset: the one that the model was trained for, unless typed. data: a path, or images and
     labels as arrays or tensors.
@@ -91,6 +91,7 @@ def prepare(
         defense, dataset = meant(claim, defense, dataset, at_hand=weights is not None or data is not None)
     given = model if defense is None else defense
     declared = Declared(preprocessing, tuple(traits), usual_place(given, model_dir), download)
+    declared = declared if model is None else declared.joined(defense)
     sources = Sources.given(weights, data, data_dir, declared, download=download, network=network, width=width)
     known = sources.defense(defense, model)
     name = given if isinstance(given, str) else known.name
@@ -111,13 +112,16 @@ def prepare(
         "dataset": dataset, "seed": seed, "suite": suite, "batch_size": batch_size,
         "expected_clean_acc": expected_clean(subject.checkpoint, claim_clean), "claim": asdict(stated) if stated else None,
     }  # fmt: skip
-    record = {**sources.record(subject.images), **({} if isinstance(given, str) else {"session": True})}
+    record = {
+        **sources.record(subject.images),
+        **({} if isinstance(given, str) else {"session": True, "described": None not in (defense, model)}),
+    }
     from_others = borrowed(name, dataset, subject.threat) if suite == "claimed" and line is None else ()
     repeated = python_line if of_a_session(record) else command_line
     runtime = _runtime(subject) | {
         "command": command or repeated(identity, record, settings, stated, claim_clean, claim), "sources": record,
         "unsupported": [
-            *from_others, *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
+            *filter(None, [getattr(subject.checkpoint, "note", "")]), *from_others, *chosen.left_out, *omitted(chosen.steps, nature), *unsupported, *gives_way(steps, seen["classes"]),
         ],
     }  # fmt: skip
     plan = Plan(_plain(identity), resolve_temperature(steps, seen["logit_gap"]), seen, _plain(runtime))

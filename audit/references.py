@@ -13,6 +13,7 @@ from audit.errors import BadInput
 from audit.preparation import Prepared, prepare
 
 SHARED = ("suite", "data", "data_dir", "download", "seed", "norm", "device", "batch_size", "settings", "model_dir")
+ROBUSTBENCH = "robustbench:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,17 @@ def find(name: str) -> Reference:
     return Reference(name, "")
 
 
+def for_itself(asked: Any, text: str | Sequence[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` for the audited model: without model_dir where only a reference of RobustBench's lies there.
+
+    asked: what was given as the defense or the model; text: the references.
+    """
+    itself = isinstance(asked, str) and asked.startswith(ROBUSTBENCH)
+    theirs = any(find(name).defense.startswith(ROBUSTBENCH) for name in named(text))
+    dropped = {"model_dir"} if theirs and not itself else set()
+    return {key: value for key, value in options.items() if key not in dropped}
+
+
 def prepare_references(
     text: str | Sequence[str], prepared: Prepared, options: Mapping[str, Any]
 ) -> dict[str, Prepared]:
@@ -64,7 +76,7 @@ def prepare_references(
     for name in named(text):
         reference = find(name)
         shared = {key: options[key] for key in SHARED if key in options}
-        if not reference.defense.startswith("robustbench:"):
+        if not reference.defense.startswith(ROBUSTBENCH):
             shared.pop("model_dir", None)
         other = prepare(
             reference.defense, weights=reference.weights, dataset=plan.identity["dataset"], n=plan.n, eps=plan.threat.eps,

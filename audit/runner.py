@@ -16,7 +16,7 @@ from audit.paired import FOLDER
 from audit.plan import Plan, Unit, forget_errors, settle
 from audit.preparation import Prepared, prepare
 from audit.protocols import Defense
-from audit.references import prepare_references
+from audit.references import for_itself, prepare_references
 from audit.summary import Audit
 
 
@@ -46,7 +46,7 @@ def run(
     which an attack crashed in an earlier run are run again. budget: what the run may cost; see `audit.budget`. reference: names as
     "standard,pgd_at", on which the same suite runs inside the run directory; see `audit.references`.
     """
-    asked = prepare(defense, **options)
+    asked = prepare(defense, **for_itself(options.get("model") or defense, reference, options))
     others = prepare_references(reference, asked, options)
     run_dir, prepared = enter(asked, out, retry_errors=retry_errors)
     for name, other in others.items():

@@ -15,7 +15,7 @@ from audit import registry
 from audit.datasets import Dataset, load_path, make_dataset
 from audit.errors import BadInput, BadModel
 from audit.models.preprocessing import flags
-from audit.models.spec import Declared, from_object, resolve
+from audit.models.spec import Declared, described, from_object, resolve
 from audit.protocols import Checkpoint, Defense
 from audit.types import Claim, parse_eps, show_eps
 
@@ -59,10 +59,14 @@ class Sources:
         return self.data is not None or self.arrays is not None
 
     def defense(self, thing: Any, model: Any = None) -> Defense:
-        """The defense of a name, a SCHEME:NAME, a Python path or an object. Raises BadInput unless one of the two is given."""
-        if (thing is None) == (model is None):
-            got = "neither" if thing is None else "both"
-            raise BadInput(f"expected a defense or a model, got {got}; type --defense NAME or --model SCHEME:NAME")
+        """The defense of a name, a SCHEME:NAME, a Python path or an object; of both, where `thing` describes an object.
+
+        Raises BadInput for neither, or for two models.
+        """
+        if thing is None and model is None:
+            raise BadInput("expected a defense or a model, got neither; type --defense NAME or --model SCHEME:NAME")
+        if thing is not None and model is not None:
+            return described(thing, model, self.declared)
         asked = model if thing is None else thing
         return resolve(asked, self.declared) if isinstance(asked, str) else from_object(asked, self.declared)
 

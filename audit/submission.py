@@ -14,6 +14,10 @@ from audit.leaderboard import boards
 
 AUTOATTACK_SUITES = ("standard", "plus")
 RULES = "RobustBench's rules would not admit this defense"
+FLAGS = {  # what `audit export` takes for a field that no run knows
+    "link": "--link", "name": "--title", "authors": "--authors", "additional_data": "--additional-data", "venue": "--venue",
+    "reported": "--reported",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,9 @@ class About:
 def model_info(data: Mapping[str, Any], about: About) -> dict[str, Any]:
     """The JSON of a report (the dictionary of report.json). What is not known is null.
 
-    autoattack_acc: what AutoAttack left, where the suite was "standard" or "plus" and ran whole; else the worst case stands as
-    `external`, which is how RobustBench records what others find. unreliable: its rules would not admit the defense.
+    autoattack_acc: what AutoAttack left, where the suite was "standard" or "plus", ran whole and saw the leaderboard's images
+    at its eps; else the worst case stands as `external`, which is how RobustBench records what others find. unreliable: its
+    rules would not admit the defense.
     Raises BadInput for a data set or norm without a leaderboard, or a run that is not finished.
     """
     dataset, norm = data["dataset"]["name"], data["threat"]["norm"]
@@ -43,8 +48,7 @@ def model_info(data: Mapping[str, Any], about: About) -> dict[str, Any]:
     if data["run"]["missing_units"] or data["adaptive"]["accuracy"] is None:
         raise BadInput("the run has no worst case yet, expected a finished one; run the same command again")
     unfair = data["leaderboard"]["unfair"]
-    whole = data["run"]["suite"] in AUTOATTACK_SUITES and not any("AutoAttack" in why for why in unfair)
-    whole = whole and not _weakened(data)
+    whole = not _not_measured_so(data)
     worst = percent(data["adaptive"]["accuracy"])
     claim = data["claim"] or {}
     reported = about.reported if about.reported is not None else _stated(claim)
@@ -58,6 +62,32 @@ def model_info(data: Mapping[str, Any], about: About) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def lacking(found: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """What somebody has to add to a `model_info` before it is submitted, one sentence each; empty where it is whole."""
+    names = [name for name in FLAGS if found[name] is None]
+    flags = ", ".join(FLAGS[name] for name in names)
+    said = (
+        [f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} null, which no run knows; type {flags}"]
+        if names
+        else []
+    )
+    if found["autoattack_acc"] is None:
+        reasons = "; ".join(_not_measured_so(data))
+        said.append(f"autoattack_acc is null and the worst case stands as external, because {reasons}")
+    return said
+
+
+def _not_measured_so(data: Mapping[str, Any]) -> list[str]:
+    """Why the worst case is no figure of AutoAttack's as RobustBench measures it, by suite, images, n, eps or strength."""
+    suite = data["run"]["suite"]
+    named = (
+        []
+        if suite in AUTOATTACK_SUITES
+        else [f"the suite is {suite}, AutoAttack's are {' and '.join(AUTOATTACK_SUITES)}"]
+    )
+    return [*named, *(why for why in data["leaderboard"]["unfair"] if not why.startswith(RULES))]
+
+
 def percent(share: float) -> str:
     """As RobustBench writes it: `59.53`."""
     return f"{100 * share:.2f}"
@@ -68,10 +98,6 @@ def _stated(claim: Mapping[str, Any]) -> float | None:
     return None if claim.get("basis") in (None, "measured") else float(claim["robust_acc"])
 
 
-def _weakened(data: Mapping[str, Any]) -> bool:
-    return any(d["name"] == "weakened_attacks" and d["status"] != "clear" for d in data["diagnoses"])
-
-
 def _footnote(data: Mapping[str, Any], unfair: list[str]) -> str:
     """How it was measured, and every reason not to compare it."""
     low, high = (percent(bound) for bound in data["adaptive"]["interval"])
@@ -79,5 +105,4 @@ def _footnote(data: Mapping[str, Any], unfair: list[str]) -> str:
         f"measured by robustness-audit {data['tool']['version']}, suite {data['run']['suite']}, n = {data['dataset']['n']}, 95 % "
         f"interval [{low}, {high}]"
     )
-    weaker = ["its attacks were made weaker than the suite has them"] if _weakened(data) else []
-    return "; ".join([measured, *weaker, *unfair])
+    return "; ".join([measured, *unfair])

@@ -11,11 +11,14 @@ import hashlib
 import json
 import pickle
 import warnings
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -121,13 +124,26 @@ def _manifest(path: Path) -> dict[str, Any]:
     return found
 
 
+def harmless() -> AbstractContextManager[None]:
+    """While this holds, torch's reader of weights alone also takes what training scripts store beside them: numbers and
+    arrays of numpy, and argparse's options. Building those runs no code of the file.
+    """
+    scalar, array = (cast(Callable[..., Any], thing.__reduce__()[0]) for thing in (np.float64(), np.zeros(0)))
+    numbers = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "?")]
+    old = [(scalar, "numpy.core.multiarray.scalar"), (array, "numpy.core.multiarray._reconstruct")]  # before numpy 2
+    return torch.serialization.safe_globals([scalar, array, *old, np.dtype, np.ndarray, *numbers, Namespace])
+
+
 def read_safely(path: Path) -> Any:
-    """What a checkpoint holds, read without running code. Raises BadWeights for a torn file or a pickle of more than tensors."""
+    """What a checkpoint holds, read without running code.
+
+    Tensors, plain Python and what `harmless` names. Raises BadWeights for a torn file or a pickle of anything else.
+    """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        with warnings.catch_warnings():  # torch warns of what it is about to raise
+        with harmless(), warnings.catch_warnings():  # torch warns of what it is about to raise
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file makes torch's unpickler raise nearly anything

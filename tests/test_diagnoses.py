@@ -197,7 +197,11 @@ def test_handshake_asks_about_the_normalisation_when_half_is_gone():
     seen = np.where(np.arange(N) < 200, 0, 1)
     found = diagnoses.clean_accuracy_handshake(built(prediction=seen))
     assert found.status == "flagged"
-    assert found.sentence == "clean accuracy is 20.0%, expected is 90.0%; is the input normalised twice?"
+    low, high = binomtest(200, N).proportion_ci(0.95)
+    assert found.sentence == (
+        f"clean accuracy is 20.0% (n = 1,000, 95 % [{low:.1%}, {high:.1%}]), expected is 90.0%; is the input normalised twice, "
+        "or not at all?"
+    )
 
 
 def test_handshake_needs_a_record_and_the_whole_clean_pass():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from torchvision import models
 from adapters.float64 import Float64
 from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
 from audit.models.own import answers
+from audit.models.preprocessing import Preprocessing
 from audit.models.spec import Declared, resolve
 from audit.preparation import prepare
 from tests.own_models import save_images
@@ -115,6 +119,27 @@ def test_weights_that_torchvision_fetches_bring_their_normalisation(monkeypatch)
         known.checkpoint("own_images", None)
 
 
+def test_a_file_that_torchvision_published_is_known_by_its_hash(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    original, path = models.resnet18().eval(), tmp_path / "any_name.pth"
+    torch.save(original.state_dict(), path)
+    known, data = resolve("torchvision:resnet18", Declared()), (rgb(2, 64), torch.zeros(2, dtype=torch.long))
+    options = {"model": "torchvision:resnet18", "weights": path, "data": data, "dataset": "imagenet", "suite": "quick"}
+    plain = prepare(**options).plan
+    note = r"any_name.pth is none of torchvision's own weights of resnet18, so the images are not normalised; if it was"
+    assert re.search(note, plain.runtime["unsupported"][0])
+    assert plain.identity["expected_clean_acc"] is None
+    told = prepare(**options, preprocessing=Preprocessing(mean=(0.5,))).plan
+    assert not any("normalised" in said for said in told.runtime["unsupported"])
+    weights, sha = models.ResNet18_Weights.IMAGENET1K_V1, hashlib.sha256(path.read_bytes()).hexdigest()
+    published = replace(weights.value, url=f"https://download.pytorch.org/models/resnet18-{sha[:8]}.pth")
+    monkeypatch.setattr(weights, "_value_", published)
+    checkpoint = known.checkpoint("imagenet", path)
+    assert checkpoint.architecture["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
+    assert (checkpoint.note, checkpoint.measured) == ("", {"clean_accuracy": 0.69758})
+    assert known.checkpoint("cifar10", path).measured == {}  # what it states of ImageNet says nothing of others
+
+
 def test_timm_takes_local_weights_and_its_own_normalisation(tmp_path):
     timm = pytest.importorskip("timm", reason="timm is not installed")
     torch.manual_seed(0)
@@ -171,28 +196,85 @@ def test_an_onnx_graph_that_cannot_be_converted_is_a_black_box_or_refused(tmp_pa
     path, matrix = graph(tmp_path / "m.onnx", "Hardmax")
     x, _ = images(TinyCNN(), 5)
 
-    class Session:
-        def __init__(self, file, providers):
-            assert Path(file) == path
-
-        def get_inputs(self):
-            return [type("Entry", (), {"name": "x"})]
-
-        def run(self, outputs, given):
-            return [given["x"].reshape(len(given["x"]), -1) @ matrix.T]
-
     monkeypatch.setattr("audit.models.onnx.installed", {"onnx2torch": "1"}.get)
     with pytest.raises(
         BadWeights, match=r"cannot be converted .*so there is no gradient; type pip install onnxruntime"
     ):
         load(f"onnx:{path}")
     monkeypatch.setattr("audit.models.onnx.installed", {"onnx2torch": "1", "onnxruntime": "2"}.get)
-    monkeypatch.setitem(sys.modules, "onnxruntime", type("Runtime", (), {"InferenceSession": Session}))
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime(path, lambda flat: flat @ matrix.T))
     known = resolve(f"onnx:{path}", Declared())
     checkpoint = known.checkpoint("own_images", None)
     assert checkpoint.architecture["gradient"] == "none: asked as a black box"
     assert answers(known.load(checkpoint)) == "scores"
     assert torch.allclose(known.load(checkpoint)(x), x.flatten(1) @ torch.from_numpy(matrix).T, atol=1e-5)
+
+
+def runtime(path: Path, answer) -> type:
+    """A stand-in for the module onnxruntime, whose session answers flattened images by `answer`."""
+
+    class Session:
+        def __init__(self, file, providers):
+            assert Path(file) == path
+
+        def get_inputs(self):
+            return [type("Entry", (), {"name": "x", "shape": ["n", 1, 8, 8]})]
+
+        def run(self, outputs, given):
+            return [answer(given["x"].reshape(len(given["x"]), -1))]
+
+    return type("Runtime", (), {"InferenceSession": Session})
+
+
+def test_a_conversion_that_answers_otherwise_than_the_graph_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
+    path, matrix = graph(tmp_path / "m.onnx")
+    monkeypatch.setattr("audit.models.onnx.installed", {"onnx2torch": "1", "onnxruntime": "2"}.get)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime(path, lambda flat: flat.clip(0) @ matrix.T))
+    assert answers(load(f"onnx:{path}")) == "gradient"
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime(path, lambda flat: 1.01 * flat @ matrix.T))
+    with pytest.raises(
+        BadWeights, match=r"onnx2torch converts .*m.onnx wrongly: its answers differ by up to .*uninstall"
+    ):
+        load(f"onnx:{path}")
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime(path, lambda flat: flat @ matrix))
+    with pytest.raises(BadInput, match=r"answering a batch, .*m.onnx raised ValueError.*export it anew"):
+        load(f"onnx:{path}")
+
+
+def test_what_else_the_converter_raises_is_one_sentence(tmp_path, monkeypatch):
+    onnx2torch = pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
+    path, _ = graph(tmp_path / "m.onnx")
+
+    def convert(found):
+        raise KeyError("axes")
+
+    monkeypatch.setattr(onnx2torch, "convert", convert)
+    with pytest.raises(
+        BadInput, match=r"onnx2torch, converting .*m.onnx, raised KeyError: 'axes'; export it anew, or type"
+    ):
+        load(f"onnx:{path}")
+
+
+def test_onnxruntime_itself_is_asked(tmp_path, monkeypatch):
+    """A real file through the real library: as the check of a conversion, and as a black box."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    pytest.importorskip("onnx2torch", reason="onnx2torch is not installed")
+    x, _ = images(TinyCNN(), 5)
+    (path, _), (odd, matrix) = graph(tmp_path / "m.onnx"), graph(tmp_path / "odd.onnx", "Hardmax")
+    assert answers(load(f"onnx:{path}")) == "gradient"
+    model = load(f"onnx:{odd}")
+    assert answers(model) == "scores"
+    hot = nn.functional.one_hot(x.flatten(1).argmax(1), 64).float()
+    assert torch.allclose(model(x), hot @ torch.from_numpy(matrix).T, atol=1e-5)
+    data = (x, model(x).argmax(1))
+    plan = prepare(model=f"onnx:{odd}", data=data, eps=0.3, suite="quick").plan
+    assert {"rays", "random-search"} <= {step.attack for step in plan.steps}
+    assert "apgd-margin" not in {step.attack for step in plan.steps}
+    (tmp_path / "torn.onnx").write_bytes(odd.read_bytes()[:40])
+    monkeypatch.setattr("audit.models.onnx.installed", {"onnxruntime": "1"}.get)
+    with pytest.raises(BadWeights, match="is truncated or not an ONNX graph"):
+        load(f"onnx:{tmp_path / 'torn.onnx'}")
 
 
 def test_a_file_that_is_no_onnx_graph_is_refused(tmp_path, monkeypatch):

@@ -15,6 +15,8 @@ from torch import nn
 
 import audit
 from adapters.black_box import BlackBox
+from audit import registry
+from audit.budget import Budget
 from audit.cli import main
 from audit.errors import BadInput, BadModel, BadWeights, UnknownName, Unsupported
 from audit.models import preprocessing
@@ -103,9 +105,51 @@ def test_a_factory_may_return_a_defense_and_a_defense_may_lie_there(data):
 
 
 def test_a_name_or_a_model_but_not_both():
-    for given, got in (({}, "neither"), ({"defense": "undefended", "model": build()}, "both")):
+    shipped = resolve("undefended", Declared())
+    for given, got in (
+        ({}, "neither"),
+        ({"defense": "undefended", "model": build()}, "both"),
+        ({"defense": audit.Defense("mine"), "model": "torchvision:resnet18"}, "both"),
+        ({"defense": audit.Defense("mine"), "model": shipped}, "both"),
+        ({"defense": shipped, "model": build()}, "both"),
+    ):
         with pytest.raises(BadInput, match=f"expected a defense or a model, got {got}; type --defense NAME or --model"):
             prepare(**given)
+    with pytest.raises(BadInput, match="'mine' builds a model and TinyCNN came as model=, expected one of them"):
+        prepare(DEFENSE, model=build())
+    with pytest.raises(BadInput, match=r"'mine' describes a model and has none.*type audit.run\(model=..., defense"):
+        prepare(audit.Defense("mine"))
+
+
+def test_an_object_and_what_is_said_of_it(tmp_path):
+    """The spelling of the documents: `audit.run(model=..., defense=Defense(...))`."""
+    x, y = images(TinyCNN(), 6)
+    threat = audit.ThreatModel("Linf", 0.1)
+    claim = audit.Claim("mine", "own_images", "TinyCNN", threat, "pgd-20", 0.9, "Table 1", 1.0)
+    said = audit.Defense(
+        "mine",
+        traits=frozenset({"stateful"}),
+        clean=1.0,
+        eps=0.1,
+        claims=(claim,),
+        preprocessing=Preprocessing(std=(2,)),
+    )
+    brief = {"suite": "quick", "data": (2 * x, y)}
+    with pytest.raises(BadInput, match="spans"):  # the images are still checked
+        audit.run(model=build(), defense=said, **brief)
+    found = audit.run(model=build(), defense=said, data=(x, y), suite="quick", traits=["rejects"], out=tmp_path / "a")
+    plan = found.results.plan
+    assert (plan.identity["defense"], plan.identity["eps"]) == ("mine", 0.1)
+    assert plan.identity["traits"] == ["rejects", "stateful"]
+    assert plan.identity["expected_clean_acc"] == 1.0
+    assert plan.identity["architecture"]["preprocessing"] == Preprocessing(std=(2,)).to_dict()
+    assert [c["source"] for c in plan.runtime["paper_claims"]] == ["Table 1"]
+    assert plan.runtime["command"].startswith("audit.run(model=model, defense=defense, data=(x, y), suite='quick'")
+    assert said.build is None
+    np.savez(tmp_path / "x.npz", x=x.numpy(), y=y.numpy())
+    assert sound(reverify(tmp_path / "a", data=tmp_path / "x.npz", model=build()))
+    typed = prepare(model=build(), defense=said, data=(x, y), suite="quick", preprocessing=Preprocessing(std=(1.5,)))
+    assert typed.plan.identity["architecture"]["preprocessing"] == Preprocessing(std=(1.5,)).to_dict()
 
 
 def test_objects_of_a_session_are_audited_and_left_as_they_were(tmp_path, data):
@@ -202,6 +246,51 @@ def test_a_wrong_declaration_is_caught_by_the_handshake(tmp_path, data):
     twice = audit.run(f"{HERE}:build", out=tmp_path / "b", preprocessing=Preprocessing(mean=(3.0,)), **common)
     status = [{d.name: d.status for d in run.diagnoses}["clean_accuracy_handshake"] for run in (right, twice)]
     assert status == ["clear", "flagged"]
+
+
+class Normed(nn.Module):
+    """The zoo's undefended network as if it had been trained on images less 0.5, divided by 0.2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        known = resolve("undefended", Declared())
+        self.network = known.load(known.checkpoint("fashion_mnist", None))
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(0.2 * x + 0.5)
+
+
+class Twice(Normed):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward((x - 0.5) / 0.2)
+
+
+@pytest.mark.parametrize(
+    ("model", "declared", "status"),
+    [
+        (Normed, False, "flagged"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((Normed, True, "clear"), (Twice, True, "flagged"), (Twice, False, "clear"))
+        ),
+    ],
+)
+def test_a_forgotten_or_doubled_normalisation_of_usual_size_is_caught(tmp_path, model, declared, status):
+    images = registry.datasets.load("fashion_mnist").load().first(100)
+    front = Preprocessing(mean=(0.5,), std=(0.2,)) if declared else None
+    said = audit.Defense("normed", clean=0.91, preprocessing=front)
+    brief = {
+        "data": (images.x, images.y),
+        "dataset": "fashion_mnist",
+        "suite": "quick",
+        "eps": 8 / 255,
+        "budget": Budget(passes=1),
+    }
+    found = audit.run(model=model(), defense=said, out=tmp_path / "run", **brief)
+    handshake = {d.name: d for d in found.diagnoses}["clean_accuracy_handshake"]
+    assert handshake.status == status, handshake.sentence
+    assert "(n = 100, 95 % [" in handshake.sentence
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from audit import run
 from audit.cli import main
 from audit.errors import BadInput
 from audit.leaderboard import placement
-from audit.submission import About, model_info
+from audit.submission import About, lacking, model_info
 from tests.test_leaderboard import report
 
 
 def finished(**changes) -> dict:
     clean = {"accuracy": 0.8969, "interval": [0.89, 0.9]}
-    data = report(clean=clean, tool={"version": "9"}, run__suite="standard", **changes)
+    data = report(**{"clean": clean, "tool": {"version": "9"}, "run__suite": "standard", **changes})
     data["defense"] = {**data["defense"], "architecture": {"name": "WideResNet-28-10"}}
     return {**data, "leaderboard": placement(data)}
 
@@ -32,13 +32,31 @@ def test_a_whole_autoattack_run_gives_the_file_of_robustbench():
     }  # fmt: skip
 
 
+def test_what_no_run_knows_is_named():
+    about = About("A title", "A, B", "https://x", "ICML 2026", True, 1)
+    assert lacking(model_info(finished(), about), finished()) == []
+    found = lacking(model_info(finished(), About(title="A title", venue="X", additional_data=False)), finished())
+    assert found == ["link, authors are null, which no run knows; type --link, --authors"]
+    kept_out = finished(defense__traits=["stochastic"])
+    assert model_info(kept_out, about)["autoattack_acc"] == "60.00"  # AutoAttack's figure, if an unreliable one
+
+
 def test_other_suites_and_weakened_attacks_are_external_evaluations():
     weaker = [{"name": "weakened_attacks", "status": "flagged"}]
-    for changes in ({"run__suite": "adaptive"}, {"attacks": []}, {"diagnoses": weaker}):
-        data = finished(**{key: value for key, value in changes.items() if key != "run__suite"})
-        data["run"] = {**data["run"], "suite": changes.get("run__suite", "standard")}
+    elsewhere = {"threat__eps": 4 / 255, "threat__eps_text": "4/255"}
+    own = {"run__sources": {"data": "/x.npz"}}
+    for changes in (
+        {"run__suite": "adaptive"},
+        {"attacks": []},
+        {"diagnoses": weaker},
+        {"dataset__n": 846},
+        elsewhere,
+        own,
+    ):
+        data = finished(**changes)
         found = model_info(data, About())
         assert (found["autoattack_acc"], found["external"]) == (None, "60.00"), changes
+        assert "autoattack_acc is null and the worst case stands as external, because" in lacking(found, data)[-1]
     assert "made weaker" in model_info(finished(diagnoses=weaker), About())["footnote"]
 
 
@@ -85,7 +103,10 @@ def test_the_command_prints_or_writes(tmp_path, capsys, monkeypatch):
         with pytest.raises(SystemExit) as ended:
             main(["export", "--format", "robustbench", str(tmp_path / "run"), "--venue", "X", *more])
         assert ended.value.code == 0
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert "link, name, authors, additional_data, reported are null, which no run knows; type --link, --title" in said
+    assert "stands as external, because " in said
+    assert "; n is 4, the leaderboard takes 10,000 images" in said
     written = json.loads((tmp_path / "NAME.json").read_text())
     assert json.loads(printed[: printed.rindex("}") + 1]) == written
     assert (written["clean_acc"], written["venue"], written["architecture"]) == ("0.00", "X", "TinyCNN")

@@ -6,8 +6,10 @@ import hashlib
 import json
 import pickle
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
@@ -19,7 +21,7 @@ from defenses.base import ZOO, architecture_for
 from defenses.networks import NETWORKS, MiddleCNN, ResNet18, build
 from defenses.super_fitting import SUPER_FITTING
 from defenses.undefended import UNDEFENDED
-from defenses.weights import StoredCheckpoint, inspect, load_network, read_state, store
+from defenses.weights import StoredCheckpoint, inspect, load_network, read_safely, read_state, store
 
 torch.set_num_threads(1)
 
@@ -386,3 +388,21 @@ def test_a_bare_state_dict_is_taken_for_the_first_recipe(tmp_path):
     found = SUPER_FITTING.checkpoint("cifar10", tmp_path / "net.pt")
     assert found.architecture == architecture_for(recipe.network, recipe.width, "cifar10")
     assert SUPER_FITTING.checkpoint("mine", tmp_path / "net.pt").architecture == {}
+
+
+def test_numbers_and_options_beside_the_weights_are_read(network, tmp_path):
+    beside = {"best": np.float64(0.5), "seen": np.arange(3), "epoch": np.int32(4), "args": Namespace(lr=0.1, deep=[1])}
+    torch.save({"state_dict": network.state_dict(), **beside}, tmp_path / "net.pt")
+    found = read_safely(tmp_path / "net.pt")
+    assert (found["best"], found["epoch"], found["args"]) == (0.5, 4, Namespace(lr=0.1, deep=[1]))
+    assert list(found["seen"]) == [0, 1, 2]
+    assert set(read_state(tmp_path / "net.pt")) == set(network.state_dict())
+    with pytest.raises(pickle.UnpicklingError):  # nobody else's reading is changed
+        torch.load(tmp_path / "net.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("hide", [lambda bomb: Namespace(a=bomb), lambda bomb: np.array([bomb], dtype=object)])
+def test_code_inside_what_is_harmless_is_refused_all_the_same(network, tmp_path, hide):
+    torch.save({"state_dict": network.state_dict(), "args": hide(Bomb())}, tmp_path / "net.pt")
+    with pytest.raises(BadWeights, match="is a pickle that would run code when loaded"):
+        read_safely(tmp_path / "net.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,11 +28,14 @@ def export(
 ) -> None:
     """Write the model_info JSON of a run, for a submission to RobustBench."""
     from audit.ledger import write_json
-    from audit.submission import About, model_info
+    from audit.submission import About, lacking, model_info
     from audit.summary import load_run
 
     about = About(title, authors, link, venue, additional_data, forward_passes, reported)
-    found = model_info(load_run(run_dir).to_dict(), about)
+    data = load_run(run_dir).to_dict()
+    found = model_info(data, about)
+    for sentence in lacking(found, data):
+        print(sentence, file=sys.stderr)
     if out is None:
         print(json.dumps(found, indent=2))
     else:

@@ -75,7 +75,7 @@ def run(
     from audit.guard import Rules
     from audit.models import preprocessing
     from audit.paired import FOLDER
-    from audit.references import prepare_references
+    from audit.references import for_itself, prepare_references
     from audit.regression import refuse_what_differs
     from reports import write_reports
 
@@ -89,7 +89,7 @@ def run(
         "device": device, "batch_size": batch_size, "settings": set_ or (), "model_dir": model_dir,
     }  # fmt: skip
     prepared = preparation.prepare(
-        defense, model=model, dataset=dataset, weights=weights, n=n, eps=eps, **shared, claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
+        defense, model=model, dataset=dataset, weights=weights, n=n, eps=eps, **for_itself(model or defense, reference, shared), claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
         network=network, width=width, traits=trait or (),
         preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 
 from audit.diagnoses.common import status
 from audit.results import Results
+from audit.stats import clopper_pearson
 from audit.types import Diagnosis
 
 FORWARD_SAMPLE = 100  # images on which adapted models are compared with the defense
@@ -30,17 +31,22 @@ def clean_accuracy_handshake(results: Results) -> Diagnosis:
     if not seen:
         sentence = "the clean pass has not come to every image"
     elif expected is None:
-        sentence = f"clean accuracy is {right / n:.1%}{'' if guesses else UNSTATED}{_hint(results, right / n)}"
+        sentence = f"clean accuracy is {_measured(right, n)}{'' if guesses else UNSTATED}{_hint(results, right / n)}"
     else:
-        twice = "; is the input normalised twice?" if right / n < 0.5 * expected else ""
+        twice = "; is the input normalised twice, or not at all?" if right / n < 0.5 * expected else ""
         hint = (_hint(results, right / n) or twice) if right / n < expected else ""
-        sentence = f"clean accuracy is {right / n:.1%}, expected is {expected:.1%}{hint}"
+        sentence = f"clean accuracy is {_measured(right, n)}, expected is {expected:.1%}{hint}"
     return Diagnosis(
         "clean_accuracy_handshake", status(guesses or p < 1e-3) if measured else "not_measured",
         right / n if measured else None, 1e-3, n, sentence,
         "check the value range, the normalisation, the channel order and the weights", True,
         "binomial test, p below 0.001",
     )  # fmt: skip
+
+
+def _measured(right: int, n: int) -> str:
+    low, high = clopper_pearson(right, n)
+    return f"{right / n:.1%} (n = {n:,}, 95 % [{low:.1%}, {high:.1%}])"
 
 
 def _guesses(results: Results) -> bool:

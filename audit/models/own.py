@@ -36,6 +36,7 @@ class Loaded:
     inference: Mapping[str, Any] = field(default_factory=dict)
     meant_for_eps: float | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +44,30 @@ class Found:
     """What a loader hands over: the thing, the files that it is made of, and what the library says of it.
 
     preprocessing: what the library declares; it holds unless the user declares another. about: joins the architecture in
-    plan and report.
+    plan and report. stated: the clean accuracy in [0,1] that the library states, by data set, for the handshake. note: a
+    sentence for the start of a run in which nothing is done to the images.
     """
 
     thing: Any
     files: tuple[Path, ...] = ()
     preprocessing: Preprocessing = IDLE
     about: Mapping[str, Any] = field(default_factory=dict)
+    stated: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class ModelDefense:
-    """Implements `audit.protocols.Defense` for a model from anywhere.
+    """Implements `audit.protocols.Defense` for a model from anywhere; `audit.Defense` is the same class.
 
-    build: weights file or None -> `Found`. dataset: the one it was trained for, if that is known; eps: the radius it was
+    build: weights file or None -> `Found`; left out where the model comes beside it, as in
+    `audit.run(model=net, defense=Defense("mine", clean=0.9))`. dataset: the one it was trained for, if that is known; eps: the radius it was
     made for; clean: the clean accuracy that its authors state, in [0,1], for the handshake. preprocessing: declared by
     the user, instead of what the library says.
     """
 
     name: str
-    build: Callable[[Path | None], Found]
+    build: Callable[[Path | None], Found] | None = None
     summary: str = "a model of your own"
     traits: frozenset[str] = frozenset()
     claims: tuple[Claim, ...] = ()
@@ -72,7 +77,12 @@ class ModelDefense:
     clean: float | None = None
 
     def checkpoint(self, dataset: str, weights: Path | None = None) -> Loaded:
-        """Build the model and digest it. Raises BadWeights for another data set than it was trained for, BadModel."""
+        """Build the model and digest it. Raises BadWeights for another data set than it was trained for, BadModel; BadInput without `build`."""
+        if self.build is None:
+            raise BadInput(
+                f"defense {self.name!r} describes a model and has none, expected one beside it; type "
+                "audit.run(model=..., defense=...), or give it build=..."
+            )
         if self.dataset not in (None, dataset):
             raise BadWeights(
                 f"{self.name} was trained on {self.dataset}, expected {dataset}; type --dataset {self.dataset}"
@@ -85,9 +95,11 @@ class ModelDefense:
             about["mode"] = "was in training mode, audited in evaluation mode"
         if not declared.idle:
             about["preprocessing"] = declared.to_dict()
+        clean = found.stated.get(dataset) if self.clean is None else self.clean
         return Loaded(
             found.files[0] if found.files else Path(MEMORY), digest(module, found.files), module, self.dataset, about,
-            meant_for_eps=self.eps, measured={} if self.clean is None else {"clean_accuracy": self.clean},
+            meant_for_eps=self.eps, measured={} if clean is None else {"clean_accuracy": clean},
+            note=found.note if declared.idle else "",
         )  # fmt: skip
 
     def load(self, checkpoint: Loaded) -> nn.Module:

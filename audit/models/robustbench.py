@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
+from torchvision import models
 
 from audit import leaderboard
 from audit.errors import BadInput, BadWeights, MissingDependency, UnknownName
@@ -28,10 +30,11 @@ from audit.protocols import Defense
 from audit.registry import closest
 from audit.types import Claim, ThreatModel
 from audit.versions import installed
-from defenses.weights import inspect, read_safely
+from defenses.weights import harmless, inspect, read_safely
 
 EXPECTED = "type robustbench:cifar10/Linf/Carmon2019Unlabeled; `python -m audit leaderboard` lists names"
 CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}
+STANDARD = {"Standard_R50": "resnet50"}  # networks whose weights RobustBench takes from torchvision
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def _build(wanted: Wanted, entry: Entry | None, weights: Path | None) -> Found:
     if library("timm").is_model(wanted.timm_name):
         module, files = _of_timm(wanted)
     elif wanted.dataset == "imagenet" and "Standard" in wanted.name:
-        module, files = _of_torchvision(wanted), ()
+        module, files = _of_torchvision(wanted)
     else:
         files = tuple(_checked(path, wanted, gdrive) for path, gdrive in _parts(wanted, record["gdrive_id"]))
         module = _loaded(wanted, files)
@@ -161,7 +164,7 @@ def _checked(path: Path, wanted: Wanted, gdrive: str) -> Path:
 def _loaded(wanted: Wanted, files: tuple[Path, ...]) -> nn.Module:
     load = library("robustbench.utils").load_model
     try:
-        with warnings.catch_warnings():
+        with harmless(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module: nn.Module = load(wanted.name, wanted.model_dir, wanted.dataset, wanted.norm)
     except Exception as error:  # a state dict of something else makes RobustBench raise KeyError, TypeError and others
@@ -174,7 +177,8 @@ def _loaded(wanted: Wanted, files: tuple[Path, ...]) -> nn.Module:
 
 def _of_timm(wanted: Wanted) -> tuple[nn.Module, tuple[Path, ...]]:
     """A model whose weights timm fetches, or that lie as NAME.pt where the others of RobustBench do."""
-    make, path = library("timm").create_model, wanted.folder / f"{wanted.name}.pt"
+    timm = library("timm")
+    make, path = timm.create_model, wanted.folder / f"{wanted.name}.pt"
     classes = CLASSES[wanted.dataset]
     if path.is_file():
         module: nn.Module = make(wanted.timm_name, num_classes=classes, pretrained=False)
@@ -184,12 +188,34 @@ def _of_timm(wanted: Wanted) -> tuple[nn.Module, tuple[Path, ...]]:
         return module.eval(), (path,)
     if not wanted.download:
         raise BadWeights(f"the weights of {wanted.name} are not at {path}; put them there, or type --download")
+    _sound(timm.get_pretrained_cfg(wanted.timm_name).url)
     fetch = partial(make, wanted.timm_name, num_classes=classes, pretrained=True)
     return foreign(fetch, f"timm, fetching {wanted.name},", f"put its weights at {path}").eval(), ()
 
 
-def _of_torchvision(wanted: Wanted) -> nn.Module:
+def _of_torchvision(wanted: Wanted) -> tuple[nn.Module, tuple[Path, ...]]:
+    """A network that torchvision trained: its state dict as NAME.pt in RobustBench's layout, or what torchvision fetches."""
+    path, network = wanted.folder / f"{wanted.name}.pt", STANDARD.get(wanted.name, "")
+    if path.is_file() and network:
+        zoo_of, parts = (
+            library("robustbench.model_zoo.imagenet"),
+            "robustbench.model_zoo.architectures.utils_architectures",
+        )
+        inner = fill(models.get_model(network), path, state_of(path))
+        module: nn.Module = library(parts).normalize_model(inner, zoo_of.mu, zoo_of.sigma)
+        return module.eval(), (path,)
     if not wanted.download:
-        raise BadWeights(f"the weights of {wanted.name} are torchvision's; type --download to fetch them")
+        raise BadWeights(
+            f"the weights of {wanted.name} are torchvision's and not at {path}; put its state dict there, or type --download"
+        )
+    _sound(models.get_model_weights(network).IMAGENET1K_V1.url if network else None)
     load = partial(_loaded, wanted, (Path("torchvision's file"),))
-    return cast(nn.Module, foreign(load, f"torchvision, fetching {wanted.name},", "choose another model"))
+    return cast(nn.Module, foreign(load, f"torchvision, fetching {wanted.name},", f"put its state dict at {path}")), ()
+
+
+def _sound(url: str | None) -> None:
+    """Check the file that torch's hub keeps of a URL, if it has one. Raises BadWeights as for any other checkpoint."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / (url or "").rpartition("/")[2]
+    if url and path.is_file():
+        inspect(path)
+        read_safely(path)

@@ -47,6 +47,13 @@ class Declared:
             if trait not in TRAITS:
                 raise UnknownName(f"unknown trait {trait!r}: {closest(trait, sorted(TRAITS))}")
 
+    def joined(self, said: object) -> Declared:
+        """With what a `Defense` says of the model beside it; a preprocessing typed for the run goes before it."""
+        if not isinstance(said, ModelDefense):
+            return self
+        traits = tuple(sorted({*self.traits, *said.traits}))
+        return replace(self, preprocessing=self.preprocessing or said.preprocessing, traits=traits)
+
     def record(self) -> dict[str, Any]:
         """As JSON that holds from any directory; what was not declared is left out."""
         found = {
@@ -113,6 +120,24 @@ def from_object(thing: Any, declared: Declared) -> Defense:
     name = thing.__name__ if inspect.isroutine(thing) else type(thing).__name__
     found = ModelDefense(name, lambda weights: _with_weights(thing, weights), summary="an object of a Python session")
     return adjusted(found, declared)
+
+
+def described(said: object, thing: Any, declared: Declared) -> Defense:
+    """The object `thing` with the name, traits, claims, preprocessing and clean accuracy of `said`, a `Defense` without build.
+
+    Raises BadInput where these are two models, or `thing` is a name, which has a defense of its own.
+    """
+    if not isinstance(said, ModelDefense) or isinstance(thing, str | Defense):
+        raise BadInput(
+            "expected a defense or a model, got both; type --defense NAME or --model SCHEME:NAME, or from Python model=OBJECT "
+            "with defense=audit.Defense(NAME, ...), which describes it"
+        )
+    if said.build is not None:
+        raise BadInput(
+            f"defense {said.name!r} builds a model and {type(thing).__name__} came as model=, expected one of them; leave out "
+            "build=... or model=..."
+        )
+    return adjusted(replace(said, build=partial(_with_weights, thing)), declared)
 
 
 def from_python(path: str, attribute: str) -> Defense:

@@ -70,6 +70,9 @@ def _default(param: Any) -> str:
 
 
 def _callable(name: str, thing: Callable[..., Any]) -> str:
+    real = getattr(thing, "__name__", name)
+    if real != name and real in audit.__all__:
+        return f"### {name}\n\nAnother name of [{real}](#{real.lower()}).\n"
     parts = [f"### {name}\n", f"```python\n{_signature(name, thing)}\n```\n", *_paragraphs(inspect.getdoc(thing) or "")]
     parts += [f"- `{found}`: {_cell(said)}" for found, said in _members(thing)]
     return "\n".join([*parts, ""])
