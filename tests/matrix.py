@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
-from audit import execution
+from audit import execution, registry
 from audit.diagnoses import kind_of_masking
 from audit.runner import run
+from audit.suites import SUITES
 from audit.summary import Audit
+from audit.types import Step, Suite
 from tests.patients import PATIENTS, Patient
 
 RAISED = ("flagged", "resolved")
@@ -62,17 +66,33 @@ def examined(patient: Patient, suite: str, seed: int, out: Path, n: int | None =
     all.
     """
     x, y = patient.images(n)
-    audit = run(
-        model=patient.build(), data=(x, y), suite=suite, n=len(x), eps=patient.eps, seed=seed, out=out,
-        claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
-    )  # fmt: skip
+    with _steps_of(patient, suite) as steps:
+        audit = run(
+            model=patient.build(), data=(x, y), suite=steps, n=len(x), eps=patient.eps, seed=seed, out=out,
+            claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
+        )  # fmt: skip
     return Row(patient, audit)
 
 
+@contextmanager
+def _steps_of(patient: Patient, suite: str) -> Iterator[str]:
+    """The suite; where an attack is the patient, one in which its authors run it and nothing else, as papers do."""
+    if patient.attack is None:
+        yield suite
+        return
+    name = patient.attack.name
+    registry.attacks.register(name, f"tests.patients.attackers:{patient.name}")
+    suites = cast("dict[str, Any]", SUITES)
+    suites["ill"] = Suite("ill", "an attack that is ill", (Step(name, name, "claimed", "all"),))
+    try:
+        yield "ill"
+    finally:
+        del suites["ill"]
+
+
 def models(names: Iterable[str] = ()) -> list[Patient]:
-    """The patients that are models; the other three are attacks, and have tests of their own."""
-    chosen = [PATIENTS[name] for name in names] or list(PATIENTS.values())
-    return [patient for patient in chosen if patient.attack is None]
+    """The patients that are models, or those named."""
+    return [PATIENTS[name] for name in names] or [p for p in PATIENTS.values() if p.attack is None]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ SLOW = (
     "plain", "stateful", "softmax_appended", "quantised_input", "pgd_at", "sleeper", "quantised_logits", "bit_depth", "jpeg", "gradient_clipped", "ripple", "detached_fgsm_purifier",
     "anti_adversary", "uniform_noise", "detector", "expects_255",
 )  # fmt: skip
+ILL = ("last_iterate", "foreign_gradient")
 BROKEN = ("softmax_appended", "logits_times_1000", "quantised_input", "gradient_clipped", "thermometer")
 
 
@@ -32,6 +33,13 @@ def check(name, out, seed=0):
 @pytest.mark.parametrize("name", QUICKEST)
 def test_the_diagonal_in_short(name, tmp_path):
     check(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["two_steps", *(pytest.param(name, marks=pytest.mark.slow) for name in ILL)])
+def test_an_ill_attack_is_found_out_on_a_healthy_model(name, tmp_path):
+    row = examined(PATIENTS[name], "diagnose", 0, tmp_path, 24)
+    assert not row.problems, str(row)
+    assert row.audit.verdict.outcome != "upheld"
 
 
 @pytest.mark.slow

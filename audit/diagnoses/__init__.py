@@ -37,13 +37,13 @@ from audit.diagnoses.pintor import (
     incomplete_optimisation,
     shattered_gradient,
     silent_success,
-    transfer_failure,
     unbounded_control,
     unstable_predictions,
 )
 from audit.diagnoses.references import reference_controls
 from audit.diagnoses.settled import settled
 from audit.diagnoses.traits import declared_traits, end_to_end
+from audit.diagnoses.transfer import transfer_failure
 from audit.diagnoses.zimmermann import binarisation
 from audit.results import Results
 from audit.types import Diagnosis

@@ -112,6 +112,7 @@ def white_box(results: Results) -> tuple[StepResult, ...]:
         and not adapts(r, "inner")
         and r.step.attack not in SCORES
         and r.attacked.any()
+        and r.backwards > 0
     )
 
 

@@ -26,7 +26,7 @@ INDEX: Mapping[str, str] = {
     "larger_eps_does_not_help": "a larger ball does not break more",
     "incomplete_optimisation": "every attack was still gaining when it ended",
     "more_steps_help": "twice the steps and restarts still break more",
-    "transfer_failure": "images that break the bare network leave the defense standing",
+    "transfer_failure": "images made for another model, as the bare network, leave the defense standing",
     "binarisation": "the attack misses adversarial images that are there by construction",
     "randomized": "the same question has different answers",
     "unstable_predictions": "small noise changes the loss by much",
