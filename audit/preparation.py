@@ -181,7 +181,7 @@ def _runtime(subject: Subject) -> dict[str, Any]:
     """What a reader wants to know and another machine may change."""
     return {
         "device": str(subject.x.device), "weights": str(subject.checkpoint.path), "data_source": subject.images.source,
-        "classes": list(subject.images.classes), "paper_claims": told_claims(subject.known, subject.dataset or ""),
+        "classes": list(subject.images.classes), "classes_guessed": subject.images.guessed, "paper_claims": told_claims(subject.known, subject.dataset or ""),
         "threads": torch.get_num_threads(), "precision": "float32",
     }  # fmt: skip
 

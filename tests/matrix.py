@@ -69,7 +69,7 @@ def examined(patient: Patient, suite: str, seed: int, out: Path, n: int | None =
     with _steps_of(patient, suite) as steps:
         audit = run(
             model=patient.build(), data=(x, y), suite=steps, n=len(x), eps=patient.eps, seed=seed, out=out,
-            claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
+            dataset=None if patient.classes else "fashion_mnist", claim_robust=max(patient.clean - CLAIM, 0.0), claim_clean=patient.claimed_clean,
         )  # fmt: skip
     return Row(patient, audit)
 

@@ -312,6 +312,16 @@ def test_a_foreign_gradient_fools_the_stranger_only():
     assert ((stranger(adv).argmax(1) != y) & (model(adv).argmax(1) == y)).float().mean() > 0.3
 
 
+@pytest.mark.parametrize(("dataset", "status"), [(None, "not_measured"), ("fashion_mnist", "clear")])
+def test_a_label_that_no_image_has_is_no_class_for_rejections(dataset, status, tmp_path):
+    x, y = PATIENTS["plain"].images(24)
+    few = (x[y < 9], y[y < 9])
+    found = run(model=PATIENTS["plain"].build(), data=few, dataset=dataset, suite="quick", eps=16 / 255, out=tmp_path)
+    (reject,) = [d for d in found.diagnoses if d.name == "reject_class"]
+    assert (reject.status, reject.blocking) == (status, status == "clear")
+    assert found.adaptive.accuracy == 0
+
+
 def test_weights_are_small_and_none_is_unclaimed():
     files = {path.stem: path.stat().st_size for path in WEIGHTS.glob("*.safetensors")}
     assert set(files) == set(ARCHITECTURES)
