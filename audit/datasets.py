@@ -22,7 +22,10 @@ DEFAULT_PLACES = (Path("data"), Path.home() / ".cache/robustness-audit", Path("/
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Labelled images: x float32 (n, c, h, w) in [0,1], y int64 (n,), ids int64 (n,), in a fixed order."""
+    """Labelled images: x float32 (n, c, h, w) in [0,1], y int64 (n,), ids int64 (n,), in a fixed order.
+
+    guessed: `classes` are numbers up to the largest label that is there, for nobody said how many classes there are.
+    """
 
     name: str
     x: NDArray[np.float32]
@@ -31,6 +34,7 @@ class Dataset:
     classes: tuple[str, ...]
     source: str
     place: Path | None = None  # the folder or file that was read; None for the embedded sample
+    guessed: bool = False
 
     @property
     def digest(self) -> str:
@@ -152,7 +156,8 @@ def make_dataset(name: str, x: NDArray[Any], y: NDArray[Any], classes: tuple[str
         bound = len(classes) - 1 if classes else "classes - 1"
         raise BadData(f"labels of {source} span {labels.min()} to {labels.max()}, expected 0 to {bound}")
     names = classes or tuple(str(i) for i in range(int(labels.max()) + 1))
-    return Dataset(name, np.ascontiguousarray(pixels.clip(0, 1)), labels, np.arange(len(x)), names, source)
+    found = np.ascontiguousarray(pixels.clip(0, 1))
+    return Dataset(name, found, labels, np.arange(len(x)), names, source, guessed=not classes)
 
 
 def load_path(path: Path, name: str | None, classes: tuple[str, ...] = ()) -> Dataset:

@@ -22,7 +22,7 @@ class Results:
     """A run as read back from its directory.
 
     outside: images that were broken, and each time with an answer that is no class of the images, as a detector's "rejected"
-    is: bool (n,); None where the classes are not recorded.
+    is: bool (n,); None where the classes are not recorded, or were guessed from the labels that are there.
     """
 
     plan: Plan
@@ -156,7 +156,8 @@ def read_results(run_dir: Path) -> Results:
         start = start_of(step, steps, p_clean, clean)
         steps.append(step_result(step, found[number], running.copy(), p_clean, start, done=lacking[number] == 0))
     units = [unit for number, step in enumerate(plan.steps) if step.scope != "control" for unit in found[number]]
-    outside = _outside(len(plan.runtime.get("classes", ())), n, [arrays for arrays, _ in units])
+    classes = 0 if plan.runtime.get("classes_guessed") else len(plan.runtime.get("classes", ()))
+    outside = _outside(classes, n, [arrays for arrays, _ in units])
     return Results(
         plan, correct, p_clean, bare_correct, label, prediction, logits, tuple(steps), missing, checks, outside
     )

@@ -185,6 +185,13 @@ def test_npz_is_read(tmp_path):
     assert load_path(tmp_path / "mine.npz", "other", ("a", "b")).name == "other"
 
 
+def test_classes_that_nobody_named_are_guessed_and_said_to_be(tmp_path):
+    path = write_npz(tmp_path / "mine.npz", x=GREY, y=Y)
+    assert load_path(path, None).guessed
+    assert not load_path(path, None, ("a", "b", "c")).guessed
+    assert not FASHION_MNIST.load().guessed
+
+
 def test_npz_is_checked_like_any_other(tmp_path):
     with pytest.raises(BadData, match=r"labels of .*mine.npz span 0 to 1, expected 0 to 0"):
         load_path(write_npz(tmp_path / "mine.npz", x=GREY, y=Y), None, ("only",))

@@ -17,13 +17,14 @@ from audit.examination.ranges import other_ranges
 from audit.examination.reach import eps_curve, pixel_radius
 from audit.examination.slopes import differences
 from audit.examination.vanishing import gradients
-from audit.gates import deterministic, fingerprint_model, profile
+from audit.gates import fingerprint_model, profile
+from audit.randomness import deterministic
 from audit.types import ThreatModel
 from tests.planted import Brightness, Noisy, Quantise, Staged, TinyCNN, images
 
 EPS = 8 / 255
 KEYS = {
-    "examined", "random_by_seed", "repeats_correct", "repeats_difference", "dynamic", "dynamic_in", "enables_gradients",
+    "examined", "random_by_seed", "seed_difference", "repeats_correct", "repeats_difference", "dynamic", "dynamic_in", "enables_gradients",
     "gradient_cut", "gradient_cut_at", "gradient_cut_shapes", "front_at", "bare_network_at", "gradient_snr", "draws_for_snr",
     "logit_range", "distinct_logits", "logit_step", "loss_gradients", "softmax_saturated", "ce_cosine_float64",
     "ce_cosine_rescaled", "difference_cosine", "difference_ratio", "slope_agreement", "loss_change", "linearity_gap", "gradient_cosine", "right_in_range",
@@ -149,7 +150,8 @@ def test_batches(model, depends):
 
 @pytest.mark.parametrize(("model", "random"), [(TinyCNN(), False), (Noisy(TinyCNN()), True)])
 def test_randomness_by_seed(model, random):
-    assert seeded(model, images(TinyCNN())[0], seed=0) == {"random_by_seed": random}
+    seen = seeded(model, images(TinyCNN())[0], seed=0)
+    assert (seen["random_by_seed"], seen["seed_difference"] > 1e-4) == (random, random)
 
 
 def asked(model: nn.Module, passes: int = 10) -> dict:
@@ -286,6 +288,23 @@ def test_an_honest_gradient_is_the_slope(model):
     assert all(0.8 < ratio < 1.25 for ratio in seen["difference_ratio"].values())
 
 
+class _Blown(torch.autograd.Function):
+    """The identity, whose derivative is given out a thousandfold."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return 1000 * grads[0]
+
+
+def test_a_gradient_that_explodes_lies_far_above_the_slope():
+    seen = differences(*posed(Around(lambda _, z: _Blown.apply(z))), EPS)
+    assert seen["difference_ratio"]["0.1"] == pytest.approx(1000, rel=0.25)
+
+
 def test_a_constant_gradient_is_not_the_slope():
     seen = differences(*posed(Masked()), EPS)
     assert max(seen["difference_cosine"].values()) < 0.4
@@ -319,15 +338,16 @@ def test_a_rough_loss_has_no_slope():
 def test_a_larger_ball_breaks_more_until_nothing_is_left():
     ask, x, y = posed(TinyCNN(), 32)
     curve = eps_curve(ask, x, y, ThreatModel("Linf", 0.02))["eps_curve"]
-    assert [point["eps"] for point in curve] == pytest.approx([0.01, 0.02, 0.04, 0.08, 0.5], abs=2e-3)
+    assert [point["eps"] for point in curve] == pytest.approx([0.005, 0.01, 0.02, 0.04, 0.08, 0.5], abs=2e-3)
     left = [point["accuracy"] for point in curve]
     assert left == sorted(left, reverse=True)
     assert left[0] > left[-1] == 0
+    assert {point["n"] for point in curve} == {len(x)}
 
 
 def test_a_masked_gradient_breaks_less_than_an_honest_one():
     honest, masked = TinyCNN(), Masked()
-    left = [eps_curve(*posed(m, 32), ThreatModel("Linf", 0.1))["eps_curve"][1]["accuracy"] for m in (honest, masked)]
+    left = [eps_curve(*posed(m, 32), ThreatModel("Linf", 0.1))["eps_curve"][2]["accuracy"] for m in (honest, masked)]
     assert left[0] < left[1]
 
 

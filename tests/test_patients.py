@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from audit.rng import Stream
 from audit.runner import run
 from audit.types import ThreatModel
 from tests.matrix import examined
-from tests.patients import PATIENTS, REJECT
+from tests.patients import PATIENTS, REJECT, undefended
 from tests.patients.attackers import foreign_gradient, last_iterate, two_steps
-from tests.patients.by_hand import BY_HAND, hand_attack, margin
+from tests.patients.by_hand import BY_HAND, hand_attack, margin, whole
 from tests.patients.measure import pgd, right, survivors
 from tests.patients.networks import ARCHITECTURES, WEIGHTS, from_zoo, trained
 
@@ -312,10 +313,58 @@ def test_a_foreign_gradient_fools_the_stranger_only():
     assert ((stranger(adv).argmax(1) != y) & (model(adv).argmax(1) == y)).float().mean() > 0.3
 
 
+@pytest.mark.parametrize(("dataset", "status"), [(None, "not_measured"), ("fashion_mnist", "clear")])
+def test_a_label_that_no_image_has_is_no_class_for_rejections(dataset, status, tmp_path):
+    x, y = PATIENTS["plain"].images(24)
+    few = (x[y < 9], y[y < 9])
+    found = run(model=PATIENTS["plain"].build(), data=few, dataset=dataset, suite="quick", eps=16 / 255, out=tmp_path)
+    (reject,) = [d for d in found.diagnoses if d.name == "reject_class"]
+    assert (reject.status, reject.blocking) == (status, status == "clear")
+    assert found.adaptive.accuracy == 0
+
+
 def test_weights_are_small_and_none_is_unclaimed():
     files = {path.stem: path.stat().st_size for path in WEIGHTS.glob("*.safetensors")}
     assert set(files) == set(ARCHITECTURES)
     assert max(files.values()) < 300_000
+
+
+# The networks inside the patients, the patients that they carry, and how many of the patient's images each has left by
+# itself at the patient's radius.
+BASES = {
+    "undefended": (undefended, 0, {
+        "plain", "softmax_appended", "logits_times_1000", "quantised_logits", "quantised_input", "bit_depth", "jpeg",
+        "gradient_clipped", "ripple", "anti_adversary", "uniform_noise", "random_resize_pad", "random_pick", "stateful",
+        "expects_255", "last_iterate", "two_steps",
+    }),
+    "normalised": (partial(trained, "normalised"), 0, {"normalised_twice", "random_pick", "stateful"}),
+    "two_class": (partial(trained, "two_class"), 0, {"two_class"}),
+    "three_class": (partial(trained, "three_class"), 0, {"three_class"}),
+    "sim_adv": (partial(from_zoo, "sim_adv-fashion_mnist-vanilla"), 6, {"random_pick"}),
+    "tpap": (partial(from_zoo, "tpap-fashion_mnist-small"), 2, {"detached_fgsm_purifier"}),
+}  # fmt: skip
+WHOLE = {
+    "batch_statistics",
+    "thermometer",
+    "k_winners",
+    "detector",
+}  # trained with their flaw: there is no network inside
+ROBUST = {"pgd_at", "sleeper", "foreign_gradient"}
+
+
+def test_every_patient_has_a_base():
+    assert set().union(*(names for _, _, names in BASES.values()), WHOLE, ROBUST) == set(PATIENTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", BASES)
+def test_the_network_inside_falls_at_the_radius_of_its_patients(base):
+    build, left, names = BASES[base]
+    (eps,) = {PATIENTS[name].eps for name in names}
+    x, y = PATIENTS[min(names)].images()
+    model = build()
+    stands = (model(x).argmax(1) == y) & (model(whole(model, x, y, eps, 0)).argmax(1) == y)
+    assert int(stands.sum()) <= left
 
 
 LONG = {

@@ -17,10 +17,10 @@ from audit.diagnoses.common import (
     zero_gradients,
 )
 from audit.diagnoses.gradients import vanishing_gradient
+from audit.randomness import RANDOM, drift, random, remembers
 from audit.results import Results
 from audit.types import Diagnosis
 
-DRIFT = 1e-4
 FEW_CLASSES = 4
 
 
@@ -30,20 +30,19 @@ def randomized(results: Results) -> Diagnosis:
     Answers that change because the model remembers are no randomness: see `stateful`.
     """
     profile = results.plan.profile
-    drift = float(profile["max_draw_difference"])
-    remembers = bool(profile.get("stateful")) and not profile.get("random_by_seed")
+    seen, memory = drift(profile), remembers(profile)
     declared = "stochastic" in results.plan.identity.get("traits", ())
     enough = averaged(results) and most_draws(results) >= (profile.get("draws_for_snr") or 1)
-    sentence = f"repeated passes change the normalised logits by up to {drift:.2g}"
+    sentence = f"repeated passes change the normalised logits by up to {seen:.2g}"
     counts = profile.get("repeats_correct") or [0]
     if min(counts) != max(counts):
         sentence += f"; of {profile['examined']} images {min(counts)} to {max(counts)} are right in one pass"
-    if (profile.get("draws_for_snr") or 1) > 1 and drift > DRIFT and not remembers:
+    if (profile.get("draws_for_snr") or 1) > 1 and random(profile):
         sentence += f"; the gradient of one draw is mostly noise until {profile['draws_for_snr']} are averaged"
-    if remembers and drift > DRIFT:
+    if memory and seen > RANDOM:
         sentence += ", by memory and not at random (see stateful)"
     return Diagnosis(
-        "randomized", status(drift > DRIFT and not remembers, resolved=declared and enough), drift, DRIFT,
+        "randomized", status(random(profile), resolved=declared and enough), seen, RANDOM,
         int(profile["n"]), sentence,
         "declare the trait stochastic, average the attack's gradient over draws (EOT) and judge on fresh ones", True,
         "AutoAttack's randomized flag; Athalye et al. 2018 (stochastic gradients)",
@@ -55,13 +54,21 @@ def softmax_output(results: Results) -> Diagnosis:
     return Diagnosis(
         "softmax_output", status(found, resolved=remedied(results)), float(found), 0.0,
         int(results.plan.profile["n"]),
-        "the model returns probabilities" if found else "the model returns logits",
+        "the model returns probabilities" if found else f"the model returns logits{_range(results)}",
         "return logits; CE would apply softmax twice", True, "AutoAttack's softmax flag",
     )  # fmt: skip
 
 
+def _range(results: Results) -> str:
+    low, high = results.plan.profile.get("logit_range") or (None, None)
+    return "" if low is None else f", from {low:.3g} to {high:.3g} on a sample"
+
+
 def zero_gradient_in_attack(results: Results) -> Diagnosis:
     """The share of exactly zero gradients along each attack on the whole defense; another loss resolves one's zeros.
+
+    AutoAttack fires at one zero in the first step. Here a share along the attack counts; NaN counts as zero. A gradient of
+    1e-20 is none of them: attacks step along its sign or its direction, which size does not touch.
 
     It blocks only where nothing seen at the clean images explains it: `vanishing_gradient` and `shattered_gradient` do.
     """
@@ -80,20 +87,25 @@ def zero_gradient_in_attack(results: Results) -> Diagnosis:
 
 
 def black_box_beats_white_box(results: Results) -> Diagnosis:
-    """Paired: what Square breaks of what was left. A score-based step that crashed clears nothing."""
+    """Paired: what Square breaks of what was left. A score-based step that crashed clears nothing, nor one without images.
+
+    AutoAttack's flag asks for 0.2 points and no test; here half a point and McNemar's p < 0.01, as Athalye's sign is a pair.
+    """
+    name, remedy, reference = "black_box_beats_white_box", "more steps and restarts, other losses, or BPDA for the gradient attacks (suites adaptive and standard run Square)", "Athalye et al. 2018, sign 2; AutoAttack's Square flag"  # fmt: skip
     steps = [r for r in results.named(*BLACK_BOX) if r.step.scope == "survivors"]
     whites = [r for r in results.counted if r.step.name not in BLACK_BOX]
+    if steps and not any(r.attacked.any() for r in steps):
+        return unmeasured(name, "the attacks before left Square no image to attack", remedy, reference, 0.005)
     extra = sum(int(r.broken.sum()) for r in steps)
     share = extra / len(results.correct)
     ahead = share > 0.005 and 0.5**extra < 0.01  # McNemar, one-sided: all discordant images lie on one side
     measured = bool(steps) and bool(whites) and (ahead or all(map(ran_clean, steps)))
     return Diagnosis(
-        "black_box_beats_white_box", status(ahead) if measured else "not_measured",
+        name, status(ahead) if measured else "not_measured",
         share if measured else None, 0.005, len(results.correct),
         f"Square breaks {extra} images that every gradient attack left standing (McNemar p = {0.5**extra:.2g})" if measured
         else "Square has not run, without a crash, on what gradient attacks leave standing",
-        "more steps and restarts, other losses, or BPDA for the gradient attacks (suites adaptive and standard run Square)",
-        True, "Athalye et al. 2018, sign 2; AutoAttack's Square flag",
+        remedy, True, reference,
     )  # fmt: skip
 
 
@@ -113,7 +125,8 @@ def dynamic(results: Results) -> Diagnosis:
     return Diagnosis(
         name, status(bool(found), resolved=all(needs.values())), float(found), 0.0, int(profile["examined"]),
         f"the defense takes a gradient inside its forward pass (in {where})" if found
-        else "no gradient is taken inside the forward pass", remedy, True, reference,
+        else "no gradient is taken inside the forward pass"
+        + (", though gradients are switched on there" if profile.get("enables_gradients") else ""), remedy, True, reference,
     )  # fmt: skip
 
 

@@ -9,6 +9,9 @@ from audit.types import Diagnosis
 DRIFT = 1e-4  # AutoAttack's bar; zoo networks stay below 5e-7
 DISTINCT = 0.5
 REJECTED = 0.1
+UNCOUNTED = (
+    "nobody has said how many classes the images have: the labels that are there may lack one (--dataset NAME says it)"
+)
 
 
 def batch_dependent(results: Results) -> Diagnosis:
@@ -68,7 +71,7 @@ def reject_class(results: Results) -> Diagnosis:
     name, remedy, reference = "reject_class", "declare the trait rejects (--trait rejects), and attack the detector and the classifier together by hand", "Carlini and Wagner 2017, arXiv 1705.07263"  # fmt: skip
     outputs, classes = int(results.plan.profile["classes"]), len(results.plan.runtime.get("classes", ()))
     if results.outside is None:
-        return unmeasured(name, "how many classes the images have was not recorded", remedy, reference, REJECTED)
+        return unmeasured(name, UNCOUNTED, remedy, reference, REJECTED)
     fell, outside = int((results.correct & ~results.survives_all).sum()), int((results.outside & results.correct).sum())
     share = outside / fell if fell else 0.0
     one_more = outputs == classes + 1

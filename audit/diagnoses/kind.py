@@ -13,7 +13,8 @@ from audit.diagnoses.gradients import (
     unstable_gradient,
     vanishing_gradient,
 )
-from audit.diagnoses.pintor import shattered_gradient, transfer_failure
+from audit.diagnoses.pintor import shattered_gradient
+from audit.diagnoses.transfer import worst_transfer
 from audit.results import Results
 from audit.types import Diagnosis
 
@@ -50,12 +51,16 @@ def kind_of_masking(results: Results) -> Kind | None:
 
 
 def masking(results: Results) -> str:
-    """The kind in words for reports, "none found" where there is none; and whether images made on the bare network fail.
+    """The kind in words for reports, "none found" where there is none; and whether most images that an attack made on
+    the bare network fail.
 
     Whatever the verdict: an inconclusive audit has found its kind, too.
     """
     kind = kind_of_masking(results)
     if kind is None:
         return NONE
-    fails = transfer_failure(results).status in FIRED
-    return KINDS[kind] + (", and images made on the bare network do not transfer" if fails else "")
+    moved = worst_transfer(results)
+    if moved is None or moved.foreign or not moved.mostly_kept:
+        return KINDS[kind]
+    fails = f"{moved.kept} of {moved.made} images that {moved.step} made on the bare network do not transfer"
+    return f"{KINDS[kind]}, and {fails}"

@@ -8,6 +8,7 @@ docs/diagnoses.md has the figures.
 from __future__ import annotations
 
 from audit.diagnoses.common import NOT_EXAMINED, bridged, estimated, remedied, status, unmeasured
+from audit.randomness import random
 from audit.results import Results
 from audit.types import Diagnosis
 
@@ -15,7 +16,6 @@ NEAR = "0.1"  # of eps: about what an attack moves in one iteration
 BENT = 0.4  # gap of local linearity; trained networks reach 0.23
 OTHERWISE = 0.5  # cosine of two gradients that should agree; trained networks reach 0.88, batch statistics 0.58
 STILL = 0.5  # share of pixels that sign(0) leaves alone; noise behind a ReLU reaches 0.35
-RANDOM = 1e-4
 
 
 def ce_precision(results: Results) -> Diagnosis:
@@ -25,9 +25,8 @@ def ce_precision(results: Results) -> Diagnosis:
     """
     name, remedy, reference = "ce_precision", "attack CE on rescaled logits or in float64, and logit differences (margin, DLR)", "Carlini and Wagner 2017; Croce and Hein 2020, on the scale of logits"  # fmt: skip
     profile = results.plan.profile
-    random = float(profile.get("max_draw_difference") or 0.0) > RANDOM
     found = {
-        "in float64": None if random else profile.get("ce_cosine_float64"),
+        "in float64": None if random(profile) else profile.get("ce_cosine_float64"),
         "of rescaled logits": profile.get("ce_cosine_rescaled"),
     }
     seen = {what: float(value) for what, value in found.items() if value is not None}
@@ -60,15 +59,20 @@ def sign_of_zero(results: Results) -> Diagnosis:
 
 def local_linearity(results: Results) -> Diagnosis:
     """How wrong the gradient is about the loss a tenth of eps away, where one iteration of an attack lands."""
-    name, remedy, reference = "local_linearity", "more restarts and steps, or gradients estimated from scores over a radius (NES, SPSA)", "Qin et al. 2019, arXiv 1907.02610 (local linearity), relative to the rise"  # fmt: skip
+    name, remedy, reference = "local_linearity", "more restarts and steps, or gradients estimated from scores over a radius (NES, SPSA)", "Qin et al. 2019, arXiv 1907.02610 (local linearity), relative to the sum of the rise and the one foretold"  # fmt: skip
     gaps = results.plan.profile.get("linearity_gap")
     if not gaps or gaps.get(NEAR) is None:
         return unmeasured(name, _why(results, "linearity_gap"), remedy, reference, BENT)
-    gap = float(gaps[NEAR])
+    gap, turned = float(gaps[NEAR]), (results.plan.profile.get("gradient_cosine") or {}).get(NEAR)
+    said = (
+        f"one step of eps/10 along the sign of the gradient: what the margin does and what was foretold differ by {gap:.0%} "
+        "of the sum of both (median)"
+    )
+    if turned is not None:
+        said += f"; gradients that far apart have a median cosine of {turned:.2f}"
     return Diagnosis(
         name, status(gap > BENT, resolved=estimated(results)), gap, BENT, int(results.plan.profile["examined"]),
-        f"one step of eps/10 along the sign of the gradient changes the margin by {gap:.0%} otherwise than foretold",
-        remedy, False, reference,
+        said, remedy, False, reference,
     )  # fmt: skip
 
 

@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from audit.diagnoses.common import (
     NOT_EXAMINED,
+    ZERO_SHARE,
     averaged,
     bridged,
     control_left,
+    counted,
     status,
     unmeasured,
     white_box,
     zero_gradients,
 )
 from audit.results import Results
-from audit.routes import end_to_end_ran
 from audit.step_results import StepResult
 from audit.types import Diagnosis
 
@@ -27,12 +28,16 @@ NO_CLAIMED = "no claimed attack has run on all its images, so there is nothing t
 UNSTABLE = 0.1
 UNSETTLED = 0.05
 LAST = 10
-KEPT = 0.01
+FEW = 10  # images; a step that came to fewer says little of how attacks settle
 MARGIN = 1  # column of a trace
 
 
 def shattered_gradient(results: Results) -> Diagnosis:
-    """No gradient leads from the logits to the images: every attack that follows it stands still."""
+    """No gradient leads from the logits to the images: every attack that follows it stands still.
+
+    The paper's indicator fires when one sample has none; here when the examined images have none at all, since a share of
+    zero gradients has diagnoses of its own (vanishing_gradient, zero_gradient_in_attack).
+    """
     profile = results.plan.profile
     cut = bool(profile.get("gradient_cut", False))
     at = ", ".join(profile.get("gradient_cut_at") or ()) or "the model's own code"
@@ -48,7 +53,11 @@ def shattered_gradient(results: Results) -> Diagnosis:
 
 
 def unstable_predictions(results: Results) -> Diagnosis:
-    """It blocks nothing: the paper draws no line, and a robust network at a large radius changes its loss as much."""
+    """It blocks nothing: the paper draws no line, and a robust network at a large radius changes its loss as much.
+
+    The paper takes the attack's loss and 100 noises 8/255 wide; here the margin, 16 noises as wide as eps on 32 images,
+    for the time.
+    """
     name, remedy, reference = "unstable_predictions", "average the attack's gradient over draws, or estimate it over a radius", "Pintor et al. 2022, indicator 2, on the margin"  # fmt: skip
     change = results.plan.profile.get("loss_change")
     if change is None:
@@ -64,13 +73,14 @@ def unstable_predictions(results: Results) -> Diagnosis:
 
 
 def silent_success(results: Results) -> Diagnosis:
+    """Resolved once the worst case counts what was harvested on the way, judged again; the claimed figure does not."""
     steps = [r for r in results.claimed if r.step.scope == "all"]
     silent = np.zeros_like(results.correct)
     for result in steps:
         silent |= result.silent
     sentence = f"of {int(silent.sum())} images a claimed attack met an adversarial one on its way and returned another"
     return Diagnosis(
-        "silent_success", status(bool(silent.any()), resolved=True) if steps else "not_measured",
+        "silent_success", status(bool(silent.any()), resolved=counted(results, silent)) if steps else "not_measured",
         float(silent.mean()) if steps else None, 0.0, len(silent), sentence if steps else NO_CLAIMED,
         "keep the best query; the worst case counts these images as broken", False, "Pintor et al. 2022, indicator 3",
     )  # fmt: skip
@@ -80,13 +90,15 @@ def incomplete_optimisation(results: Results) -> Diagnosis:
     """Was the best settled of the gradient attacks still gaining when it ended?
 
     Attacks on the whole defense count; those on the bare network where there are no others. One that broke every image
-    it came to has nothing left to gain. Whether twice the steps break more is asked by running them.
+    it came to has nothing left to gain. One that stood still on zero gradients, or came to fewer than ten images, settles
+    nothing. Whether twice the steps break more is asked by running them.
     """
     name, remedy, reference = "incomplete_optimisation", "double the steps and restarts until that changes nothing", "Pintor et al. 2022, indicator 4, on the running minimum of the mean margin"  # fmt: skip
     steps = white_box(results) or tuple(r for r in results.counted if r.done and r.step.transfers)
-    gains = {r.step.name: gain for r in steps if (gain := _last_gain(r)) is not None}
+    fewest = min(FEW, int(results.correct.sum()))
+    gains = {r.step.name: gain for r in steps if (gain := _last_gain(r, fewest)) is not None}
     if not gains:
-        return unmeasured(name, "no attack of several steps has left a trace", remedy, reference, UNSETTLED)
+        return unmeasured(name, "no attack of several steps had gradients to follow", remedy, reference, UNSETTLED)
     best = min(gains, key=lambda step: gains[step])
     return Diagnosis(
         name, status(gains[best] > UNSETTLED), gains[best], UNSETTLED, len(results.correct),
@@ -95,12 +107,15 @@ def incomplete_optimisation(results: Results) -> Diagnosis:
     )  # fmt: skip
 
 
-def _last_gain(result: StepResult) -> float | None:
+def _last_gain(result: StepResult, fewest: int) -> float | None:
     """The largest over shards of indicator 4: the part of all gain that the last ten steps (or rows of a trace) made."""
-    if zero_gradients(result) is None:
+    zero = zero_gradients(result)
+    if zero is None:
         return None
-    if bool(result.broken[result.attacked].all()):
+    if bool(result.broken[result.attacked].all()) and result.step.limit is None:
         return 0.0
+    if zero > ZERO_SHARE or int(result.attacked.sum()) < fewest:
+        return None
     return max(_defined(indicator_4(trace[:, MARGIN]) for trace in result.traces), default=None)
 
 
@@ -109,34 +124,19 @@ def _defined(values: Iterable[float]) -> list[float]:
 
 
 def indicator_4(losses: NDArray[np.floating]) -> float:
-    """Of losses to be minimised (m,): shifted to 0 and scaled to 1, the fall of the running minimum over the last ten.
+    """Of losses to be minimised (m,): shifted to 0 and scaled to 1, the fall of the running minimum over the last ten,
+    or over all where there are fewer.
 
-    0 where the loss never changed, NaN for fewer than three numbers.
+    0 where the loss never changed, NaN for fewer than two numbers: one step has no course.
     """
     losses = losses[np.isfinite(losses)]
-    if len(losses) < 3:
+    if len(losses) < 2:
         return math.nan
     span = float(np.ptp(losses))
     if span == 0:
         return 0.0
     lowest = np.minimum.accumulate((losses - losses.min()) / span)
     return float(lowest[-min(LAST, len(lowest) - 1) - 1] - lowest[-1])
-
-
-def transfer_failure(results: Results) -> Diagnosis:
-    """Images that break the bare network and leave the whole defense standing: the attack solved another problem."""
-    name, remedy, reference = "transfer_failure", "attack the whole defense, end to end", "Pintor et al. 2022, indicator 5; Croce et al. 2022, arXiv 2202.13711"  # fmt: skip
-    bare, whole = results.p_base, results.p_route(transfers=True)
-    if bare is None or whole is None:
-        return unmeasured(name, "no attack was made on a bare network", remedy, reference, KEPT)
-    fell = (bare < 0.5) & (results.p_clean >= 0.5)
-    kept = fell & (whole >= 0.5)
-    share = float(kept.mean())
-    return Diagnosis(
-        name, status(share > KEPT, resolved=end_to_end_ran(results)), share, KEPT, len(kept),
-        f"of {int(fell.sum())} images that lose the bare network its answer, the defense keeps {int(kept.sum())}", remedy,
-        True, reference,
-    )  # fmt: skip
 
 
 def unbounded_control(results: Results) -> Diagnosis:
