@@ -16,7 +16,7 @@ from audit.training import adjusted, summary, train
 from defenses.base import architecture_for
 from defenses.networks import build
 from defenses.staged import Staged
-from defenses.weights import load_network
+from defenses.weights import load_network, store
 
 CPU = torch.device("cpu")
 
@@ -102,13 +102,13 @@ def test_the_file_holds_the_bare_network_and_loads_as_the_deployed_module(traine
     assert not any(part.training for part in model.modules())
 
 
-def test_another_test_time_part_is_another_run(trained):
+def test_another_test_time_part_is_another_run(trained, tmp_path):
     defense, stored, _ = trained
-    plan = prepare(defense.name, suite="quick", weights=stored.path, n=8).plan
-    assert plan.identity["inference"] == dict(stored.inference)
-    changed = replace(
-        stored, manifest={**stored.manifest, "inference": {**stored.inference, "xi": 0.5, "amplitude": 0.5}}
-    )
+    other = {**stored.inference, **({"xi": 0.5} if defense.name == "tpap" else {"amplitude": 0.5})}
+    changed = store(tmp_path / "changed.safetensors", load_network(stored), {**stored.manifest, "inference": other})
+    plans = [prepare(defense.name, suite="quick", weights=found.path, n=8).plan for found in (stored, changed)]
+    assert [plan.identity["inference"] for plan in plans] == [dict(stored.inference), other]
+    assert plans[0].fingerprint != plans[1].fingerprint
     model = defense.load(changed)
     assert getattr(model.purifier, "xi", None) == 0.5 or getattr(model.purifier, "amplitude", None) == 0.5
 
