@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights, UnknownName
 from audit.registry import closest
@@ -18,6 +18,8 @@ from defenses.networks import NETWORKS
 from defenses.recipes import Recipe
 from defenses.weights import ASSUMED, StoredCheckpoint, inspect, load_network
 
+Images = tuple[Tensor, Tensor]
+Examine = Callable[[nn.Module, Recipe, Images, Images], Mapping[str, Any]]
 ZOO = Path(__file__).parent / "zoo"
 SHAPES: Mapping[str, tuple[int, int, int]] = {  # channels, size, classes
     "fashion_mnist": (1, 28, 10), "mnist": (1, 28, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100),
@@ -42,7 +44,8 @@ class NetworkDefense:
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
     to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights. wrap: (bare network,
     parameters) -> the deployed module, for a defense with a test-time part; its parameters are those of the
-    checkpoint's manifest (`inference`), and `inference` here where it has none; variants: what they can be set to. images: how many to audit unless told,
+    checkpoint's manifest (`inference`), and `inference` here where it has none; variants: what they can be set to. examine: a name and
+    (network, recipe, training images, test images) -> what `audit train` records under it in `measured`. images: how many to audit unless told,
     where all of them would take more than minutes on two cores.
     """
 
@@ -57,6 +60,7 @@ class NetworkDefense:
     wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
     variants: Variants | None = None
+    examine: tuple[str, Examine] | None = None
     images: int | None = None
 
     def checkpoint(

@@ -87,6 +87,11 @@ def test_the_manifest_holds_the_test_time_part_and_what_it_measures(trained):
     measured = stored.measured
     assert measured["meant_for_eps"] == small.eps
     assert [row["eps"] for row in measured["grey"]] == sorted({8 / 255, small.eps / 2, small.eps})
+    assert ("robust_overfitting" in measured) == (defense.name == "tpap")
+    if defense.name == "tpap":  # Sec. 3.2 speaks of training images, too
+        told = measured["robust_overfitting"]
+        assert (told["n_train"], told["n_test"], told["eps"]) == (256, 60, small.eps)
+        assert {"train_known", "train_bim_10", "train_pgd_20", "holds"} <= set(told)
     assert measured["clean_accuracy"] == measured["grey"][0]["deployed_clean"]
     assert "without the test-time part" in summary(stored)
     table = (out / stored.path.with_suffix(".csv").name).read_text().splitlines()[0]

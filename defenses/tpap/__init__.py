@@ -8,6 +8,7 @@ made on the bare network, which no attack there looks beyond; the deployed model
 from __future__ import annotations
 
 from defenses.base import NetworkDefense
+from defenses.tpap.overfitting import measured_overfitting
 from defenses.tpap.purification import VARIANTS, XI, purified_by
 from defenses.tpap.recipes import RECIPES
 
@@ -20,4 +21,5 @@ TPAP = NetworkDefense(
     wrap=purified_by,
     inference={"purify": "fgsm", "xi": XI},
     variants=VARIANTS,
+    examine=("robust_overfitting", measured_overfitting),
 )
