@@ -30,7 +30,7 @@ def python_line(
     given: dict[str, Any] = {
         "suite": identity["suite"], "dataset": None if identity["dataset"] == OWN_IMAGES else identity["dataset"],
         "data": None if arrays else record["data"], **{name: record[name] for name in PLAIN},
-        "traits": declared.traits, "n": identity["n"],
+        "inference": tuple(record.get("inference", ())), "traits": declared.traits, "n": identity["n"],
         "eps": eps if parse_eps(eps, identity["norm"]) == identity["eps"] else identity["eps"], "norm": identity["norm"],
         "seed": identity["seed"], "batch_size": identity["batch_size"], "settings": tuple(settings),
         "claim_clean": claim_clean, "claim": line,

@@ -1,7 +1,7 @@
 """What becomes of an attack's images: each is fixed first, then judged on draws that no attack saw.
 
-An attack leaves up to three images behind for each clean one: the image that it returned, the first query that
-fooled the model it saw, and the query with the lowest margin. One stream of draws chooses the worst of them, another
+An attack leaves up to three images behind for each clean one: the image that it returned, the first one that fooled
+the model it saw, and the one with the lowest margin there. One stream of draws chooses the worst of them, another
 scores the chosen one. A deterministic defense answers the same on both, so it is asked once.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adapters.probe import Probe
 from audit.geometry import distance, project
+from audit.margins import margin_loss
 from audit.oracle import Oracle
 from audit.types import ThreatModel
 
@@ -97,18 +98,20 @@ def judge_attack(
     case = Case(x, y, court)
     columns: dict[str, Tensor] = {}
     everyone = torch.ones_like(usable)
-    first, lowest = probe.first_query, probe.best_query
+    first, lowest, shape = probe.first_query, probe.best_query, (-1, *[1] * (x.ndim - 1))
     if candidate is not None:
-        returned = project(torch.where(usable.view(-1, *[1] * (x.ndim - 1)), candidate, x), x, threat)
+        returned = project(torch.where(usable.view(shape), candidate, x), x, threat)
         columns[RETURNED] = case.hear(returned, usable)
         if minimal:
             columns["nearest"] = _nearest(court.select, candidate, usable, x, y, threat)
         if court.bare is not None:
-            columns["base"] = court.bare.judge(returned, y, strict=False).p_correct
-            # What one-step attacks return was never a query; where no query fooled the bare network, it came first.
-            late = usable & (columns["base"] < 0.5) & ~(probe.best_margin < 0)
-            chosen = late.view(-1, *[1] * (x.ndim - 1))
-            first, lowest = torch.where(chosen, returned, first), torch.where(chosen, returned, lowest)
+            seen = court.bare.judge(returned, y, strict=False)
+            columns["base"] = seen.p_correct
+            # What an attack returns was often never a query: the last step of PGD, the only one of FGSM.
+            late = usable & (seen.p_correct < 0.5) & ~(probe.best_margin < 0)  # no query fooled, so it came first
+            first = torch.where(late.view(shape), returned, first)
+            lower = usable & (-margin_loss(seen.logits, y) < probe.best_margin)  # false for NaN
+            lowest = torch.where(lower.view(shape), returned, lowest)
     if court.bare is not None:
         # An image that was never fooled stays clean in "first", as a cascade of attacks returns it.
         columns[FIRST] = case.hear(project(first, x, threat), everyone)

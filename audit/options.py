@@ -62,6 +62,12 @@ Download = Annotated[bool, typer.Option("--download", help="Let libraries fetch 
 Weights = Annotated[Path | None, typer.Option(help="A .safetensors or state-dict .pt file.")]
 Network = Annotated[str | None, typer.Option(help="Network of bare --weights: middle_cnn, resnet18 or lenet.")]
 Width = Annotated[float | None, typer.Option(help="Its width factor (default: 1 with --network).")]
+Inference = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--inference", help="KEY=VALUE of the test-time part, as purify=pgd, xi=0.1, noise=gaussian, amplitude=16/255."
+    ),
+]
 Eps = Annotated[str | None, typer.Option(help="Radius, as 8/255 or 0.031; the checkpoint's own, else 8/255.")]
 Norm = Annotated[str, typer.Option(help="Linf, L2, L1 or L0.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

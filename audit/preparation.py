@@ -74,7 +74,7 @@ def prepare(
     norm: str = "Linf", device: str = "auto", batch_size: int = 250, settings: Sequence[str] = (), claim_robust: float | None = None, claim_attack: str = UNNAMED,
     claim_clean: float | None = None, claim: str | None = None, network: str | None = None, width: float | None = None,
     preprocessing: Preprocessing | None = None, traits: Sequence[str] = (), model_dir: str | Path | None = None,
-    command: str = "",
+    inference: Sequence[str] = (), command: str = "",
 ) -> Prepared:  # fmt: skip
     """Resolve every name, load the model and the images, measure the model, and make the plan.
 
@@ -86,6 +86,7 @@ def prepare(
     claim: the id of a line of `audit.papers` to audit; it gives the radius, the attack and the number, and the defense and
     the data set where they are not typed.
     network, width: what a bare state dict was trained as, where it is not the defense's first recipe.
+    inference: `KEY=VALUE` of the test-time part, over what the checkpoint says; no printed claim speaks of that, unless named.
     Raises the AuditError that says what is wrong with the input.
     """
     if model is None and (defense is None or isinstance(defense, str)):
@@ -93,7 +94,7 @@ def prepare(
     given = model if defense is None else defense
     declared = Declared(preprocessing, tuple(traits), usual_place(given, model_dir), download)
     declared = declared if model is None else declared.joined(defense)
-    sources = Sources.given(weights, data, data_dir, declared, download=download, network=network, width=width)
+    sources = Sources.given(weights, data, data_dir, declared, download=download, network=network, width=width, inference=tuple(inference))  # fmt: skip
     known = sources.defense(defense, model)
     name = given if isinstance(given, str) else known.name
     dataset = sources.dataset(dataset, known, name)
@@ -108,7 +109,9 @@ def prepare(
         unrolls=callable(getattr(getattr(subject.model, "purifier", None), "unrolled", None)),
     )  # fmt: skip
     own, steps, unsupported = _filled(fit(answered(chosen.steps, seen["answers"]), nature), settings, subject, seen["answers"])  # fmt: skip
-    stated = stated_claim(asked, known, dataset, subject.checkpoint, subject.threat, own_images=sources.own_images)
+    stated = stated_claim(
+        asked, known, dataset, subject.checkpoint, subject.threat, own_images=sources.own_images or bool(inference)
+    )
     identity = _identity(subject, nature, own, steps) | {
         "dataset": dataset, "seed": seed, "suite": suite, "batch_size": batch_size,
         "expected_clean_acc": expected_clean(subject.checkpoint, claim_clean), "claim": asdict(stated) if stated else None,

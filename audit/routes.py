@@ -20,8 +20,8 @@ class Routes:
     """One attack's figures; None where it was not run that way.
 
     bare: the bare network on the images returned. transfer: the whole defense on the same images; first: on the
-    first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the query of lowest margin
-    there. end_to_end: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
+    first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the one of lowest margin
+    there, queried or returned. end_to_end: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
     says that it attacked only what earlier steps had left.
     """
 

@@ -31,6 +31,7 @@ class Sources:
     """What the user pointed at: a weights file, the network of a bare one, and a place for the images.
 
     Each is None where the shipped weights or the usual places were meant. declared: what is said of a model of one's own.
+    inference: `KEY=VALUE` of the defense's test-time part, over what the checkpoint says.
     arrays: images and labels of a Python session, as `audit.datasets.make_dataset` takes them.
     """
 
@@ -41,6 +42,7 @@ class Sources:
     network: str | None = None
     width: float | None = None
     declared: Declared = NOTHING
+    inference: tuple[str, ...] = ()
     arrays: tuple[Any, Any] | None = None
 
     @classmethod
@@ -93,13 +95,20 @@ class Sources:
         return found
 
     def checkpoint(self, known: Defense, dataset: str) -> Checkpoint:
-        """The weights to audit. Raises BadWeights, or BadInput where the defense takes no --network or --width."""
+        """The weights to audit. Raises BadWeights, or BadInput where the defense takes no --network, --width or --inference."""
         asked = {k: v for k, v in (("network", self.network), ("width", self.width)) if v is not None}
         if asked and not set(asked) <= set(inspect.signature(known.checkpoint).parameters):
             raise BadInput(
                 f"defense {known.name!r} brings its own network, got --{' and --'.join(asked)}; leave them out"
             )
-        return known.checkpoint(dataset, self.weights, **asked)
+        found: Checkpoint = known.checkpoint(dataset, self.weights, **asked)
+        if not self.inference:
+            return found
+        varied = getattr(known, "varied", None)
+        if varied is None:
+            raise BadInput(f"defense {known.name!r} takes no --inference; leave it out")
+        changed: Checkpoint = varied(found, self.inference)
+        return changed
 
     def record(self, images: Dataset) -> dict[str, Any]:
         """As JSON that holds from any directory: absolute paths, and where the images were in the end."""
@@ -109,6 +118,7 @@ class Sources:
             **{name: str(path.resolve()) if path else "" for name, path in paths.items()},
             "network": self.network, "width": self.width, **({"declared": said} if said else {}),
             **({"data": ARRAYS} if self.arrays is not None else {}),
+            **({"inference": list(self.inference)} if self.inference else {}),
         }  # fmt: skip
 
     @classmethod
@@ -121,8 +131,9 @@ class Sources:
             old |= {"data": data, "data_dir": data_dir}
         declared = Declared.recorded(record.get("declared", {}))
         return cls(
-            weights or old["weights"], old["data"], old["data_dir"], False, record["network"], record["width"], declared
-        )
+            weights or old["weights"], old["data"], old["data_dir"], False, record["network"], record["width"], declared,
+            tuple(record.get("inference", ())),
+        )  # fmt: skip
 
 
 def _array(given: Any) -> np.ndarray[Any, Any]:
@@ -150,7 +161,8 @@ def command_line(
     flags: list[tuple[str, Any]] = [
         ("defense", identity["defense"]), ("suite", identity["suite"]), ("dataset", identity["dataset"]),
         ("data", record["data"]), ("data-dir", record["data_dir"]), ("weights", record["weights"]),
-        ("network", record["network"]), ("width", record["width"]), *_said(record.get("declared", {})), ("n", identity["n"]),
+        ("network", record["network"]), ("width", record["width"]), *(("inference", setting) for setting in record.get("inference", ())),
+        *_said(record.get("declared", {})), ("n", identity["n"]),
         ("eps", eps if parse_eps(eps, identity["norm"]) == identity["eps"] else repr(identity["eps"])),
         ("norm", identity["norm"]), ("seed", identity["seed"]), ("batch-size", identity["batch_size"]),
         *(("set", setting) for setting in settings), ("claim-clean", claim_clean), ("claim", line),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,14 +43,21 @@ def get_recipe(defense: NetworkDefense, name: str) -> Recipe:
     return defense.recipes[name]
 
 
-def adjusted(recipe: Recipe, *, epochs: int | None, images: int | None) -> Recipe:
-    """The recipe with another length or size; its name then says so. Raises BadInput for numbers below 1."""
-    changes = {key: value for key, value in (("epochs", epochs), ("images", images)) if value is not None}
+def adjusted(recipe: Recipe, *, epochs: int | None, images: int | None, width: float | None = None) -> Recipe:
+    """The recipe with another length or size; its name then says so.
+
+    Raises BadInput for epochs and images below 1, and for a width that is no positive factor.
+    """
+    changes: dict[str, float] = {k: v for k, v in (("epochs", epochs), ("images", images)) if v is not None}
     for key, value in changes.items():
         if value < 1:
             raise BadInput(f"--{key} is {value}, expected at least 1")
+    if width is not None:
+        if not 0 < width < math.inf:
+            raise BadInput(f"--width is {width}, expected a positive factor such as 0.5")
+        changes["width"] = width
     suffix = "".join(f"-{key}{value}" for key, value in changes.items())
-    teacher = adjusted(recipe.teacher, epochs=epochs, images=images) if recipe.teacher else None
+    teacher = adjusted(recipe.teacher, epochs=epochs, images=images, width=width) if recipe.teacher else None
     return replace(recipe, name=recipe.name + suffix, teacher=teacher, **changes)  # type: ignore[arg-type]
 
 
@@ -100,6 +108,10 @@ def train(
         "images": len(trainer.x), "seed": seed, "command": command, "tool": __version__, "versions": versions(),
         "data_digest": data.digest, "measured": measure(network, test, device),
     }  # fmt: skip
+    if defense.examine is not None:
+        key, examine = defense.examine
+        seen = trainer.x[:MEASURED_IMAGES], trainer.y[:MEASURED_IMAGES]
+        manifest["measured"][key] = examine(network, recipe, seen, trainer.sample)
     if defense.wrap is not None:
         manifest |= _staged(defense, recipe, network, test, manifest["measured"], device)
     stored = store(out / f"{name}.safetensors", network, manifest)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights, UnknownName
 from audit.registry import closest
 from audit.types import Claim
+from defenses.inference import Variants
 from defenses.networks import NETWORKS
 from defenses.recipes import Recipe
 from defenses.weights import ASSUMED, StoredCheckpoint, inspect, load_network
 
+Images = tuple[Tensor, Tensor]
+Examine = Callable[[nn.Module, Recipe, Images, Images], Mapping[str, Any]]
 ZOO = Path(__file__).parent / "zoo"
 SHAPES: Mapping[str, tuple[int, int, int]] = {  # channels, size, classes
     "fashion_mnist": (1, 28, 10), "mnist": (1, 28, 10), "cifar10": (3, 32, 10), "cifar100": (3, 32, 100),
@@ -41,7 +44,8 @@ class NetworkDefense:
     zoo: data set -> file of `defenses/zoo`; external: data set -> where a library ships weights, with the manifest
     to assume for them. further: other checkpoints of `defenses/zoo`, to be named with --weights. wrap: (bare network,
     parameters) -> the deployed module, for a defense with a test-time part; its parameters are those of the
-    checkpoint's manifest (`inference`), and `inference` here where it has none. images: how many to audit unless told,
+    checkpoint's manifest (`inference`), and `inference` here where it has none; variants: what they can be set to. examine: a name and
+    (network, recipe, training images, test images) -> what `audit train` records under it in `measured`. images: how many to audit unless told,
     where all of them would take more than minutes on two cores.
     """
 
@@ -55,6 +59,8 @@ class NetworkDefense:
     claims: tuple[Claim, ...] = ()
     wrap: Callable[[nn.Module, Mapping[str, Any]], nn.Module] | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
+    variants: Variants | None = None
+    examine: tuple[str, Examine] | None = None
     images: int | None = None
 
     def checkpoint(
@@ -92,6 +98,19 @@ class NetworkDefense:
             )
         parameters = {**self.inference, **found.inference}
         return replace(found, manifest={**found.manifest, "inference": parameters}) if parameters else found
+
+    def varied(self, checkpoint: StoredCheckpoint, settings: Sequence[str]) -> StoredCheckpoint:
+        """The checkpoint with its test-time part set as `KEY=VALUE` settings say. Raises BadInput for wrong ones.
+
+        The clean accuracy that was recorded is that of the stored part, and goes with it.
+        """
+        if self.variants is None:
+            raise BadInput(f"defense {self.name!r} has no test-time part to set; leave out --inference")
+        parameters = self.variants.typed(settings, checkpoint.inference)
+        if parameters == checkpoint.inference:
+            return checkpoint
+        measured = {name: value for name, value in checkpoint.measured.items() if name != "clean_accuracy"}
+        return replace(checkpoint, manifest={**checkpoint.manifest, "inference": parameters, "measured": measured})
 
     def load(self, checkpoint: StoredCheckpoint) -> nn.Module:
         """The deployed module, in evaluation mode."""

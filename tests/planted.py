@@ -177,6 +177,21 @@ def good(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: i
     return (x + threat.eps * grad.sign()).clamp(0, 1)
 
 
+@_planted("retreating")
+def retreating(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Asks for the far image and returns the clean one."""
+    model(good.function(model, x, y, threat, seed=seed).detach())
+    return x.detach()
+
+
+@_planted("advancing")
+def advancing(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
+    """Asks for the half of the way, and returns the far image, as the last step of PGD does."""
+    found = good.function(model, x, y, threat, seed=seed)
+    model(((x + found) / 2).detach())
+    return found.detach()
+
+
 @_planted("idle")
 def idle(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int) -> Tensor:
     return x

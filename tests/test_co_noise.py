@@ -18,6 +18,7 @@ from defenses.co_noise import CO_NOISE, RECIPES
 from defenses.co_noise.activations import (
     channel_difference,
     excitation,
+    excitations,
     features_and_logits,
     masked_logits,
     node_difference,
@@ -240,6 +241,31 @@ def test_excitation_finds_the_channel_that_an_attack_moves():
     found = excitation(Two().eval(), "A", clean, torch.full_like(clean, 1.0), alpha=1.0)
     expected = math.tanh(3 * 16 * 0.1**2 / (2 * 16))
     torch.testing.assert_close(found, torch.tensor([0.0, expected]))
+    with pytest.raises(BadInput, match="node 'Z' does not exist, expected one of A"):
+        excitation(Two().eval(), "Z", clean, clean)
+    (node,) = excitations(
+        Two().eval(), clean.repeat(100, 1, 1, 1), torch.full((300, 1, 4, 4), 1.0), alpha=1.0
+    )  # two parts
+    assert node.node == "A"
+    torch.testing.assert_close(node.v_act, torch.tensor([0.0, 16 * 0.1**2]))  # a mean, whatever the number of images
+    torch.testing.assert_close(node.v_node, torch.tensor(0.4))  # one channel moves, by 0.1 at 16 places
+    torch.testing.assert_close(node.t_act, torch.tensor([0.0, math.tanh(300 * 16 * 0.1**2 / 32)]))
+
+
+def test_every_node_is_measured_from_one_pass_as_by_itself():
+    network = ResNet18(1, 16, 3, 0.0625).eval()
+    dice = torch.Generator().manual_seed(0)
+    clean, moved = torch.rand(3, 1, 16, 16, generator=dice), torch.rand(3, 1, 16, 16, generator=dice)
+    calls = []
+    with tapped(network, "E", lambda found: calls.append(len(found))):
+        found = excitations(network, clean, moved)
+    assert calls == [3, 3]
+    assert [each.node for each in found] == list("ABCDE")
+    for each in found:
+        first, second = (features_and_logits(network, each.node, x)[0] for x in (clean, moved))
+        torch.testing.assert_close(each.v_act, channel_difference(first, second).mean(0).detach())
+        torch.testing.assert_close(each.v_node, node_difference(first, second).detach())
+        torch.testing.assert_close(each.t_act, excitation(network, each.node, clean, moved))
 
 
 def batch_of(network: nn.Module, x, y, **changes) -> Batch:

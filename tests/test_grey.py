@@ -16,7 +16,7 @@ from audit.training import adjusted, summary, train
 from defenses.base import architecture_for
 from defenses.networks import build
 from defenses.staged import Staged
-from defenses.weights import load_network
+from defenses.weights import load_network, store
 
 CPU = torch.device("cpu")
 
@@ -87,6 +87,11 @@ def test_the_manifest_holds_the_test_time_part_and_what_it_measures(trained):
     measured = stored.measured
     assert measured["meant_for_eps"] == small.eps
     assert [row["eps"] for row in measured["grey"]] == sorted({8 / 255, small.eps / 2, small.eps})
+    assert ("robust_overfitting" in measured) == (defense.name == "tpap")
+    if defense.name == "tpap":  # Sec. 3.2 speaks of training images, too
+        told = measured["robust_overfitting"]
+        assert (told["n_train"], told["n_test"], told["eps"]) == (256, 60, small.eps)
+        assert {"train_known", "train_bim_10", "train_pgd_20", "holds"} <= set(told)
     assert measured["clean_accuracy"] == measured["grey"][0]["deployed_clean"]
     assert "without the test-time part" in summary(stored)
     table = (out / stored.path.with_suffix(".csv").name).read_text().splitlines()[0]
@@ -102,13 +107,13 @@ def test_the_file_holds_the_bare_network_and_loads_as_the_deployed_module(traine
     assert not any(part.training for part in model.modules())
 
 
-def test_another_test_time_part_is_another_run(trained):
+def test_another_test_time_part_is_another_run(trained, tmp_path):
     defense, stored, _ = trained
-    plan = prepare(defense.name, suite="quick", weights=stored.path, n=8).plan
-    assert plan.identity["inference"] == dict(stored.inference)
-    changed = replace(
-        stored, manifest={**stored.manifest, "inference": {**stored.inference, "xi": 0.5, "amplitude": 0.5}}
-    )
+    other = {**stored.inference, **({"xi": 0.5} if defense.name == "tpap" else {"amplitude": 0.5})}
+    changed = store(tmp_path / "changed.safetensors", load_network(stored), {**stored.manifest, "inference": other})
+    plans = [prepare(defense.name, suite="quick", weights=found.path, n=8).plan for found in (stored, changed)]
+    assert [plan.identity["inference"] for plan in plans] == [dict(stored.inference), other]
+    assert plans[0].fingerprint != plans[1].fingerprint
     model = defense.load(changed)
     assert getattr(model.purifier, "xi", None) == 0.5 or getattr(model.purifier, "amplitude", None) == 0.5
 

@@ -14,8 +14,9 @@ from audit.claims import own_claims
 from audit.errors import BadInput, BadWeights
 from audit.linear import Linear, linear_problem
 from defenses.networks import MiddleCNN
+from defenses.overfitting import accuracy, overfitting_probe, perturbed
 from defenses.tpap import RECIPES, TPAP
-from defenses.tpap.overfitting import overfitting_probe, robust_overfitting
+from defenses.tpap.overfitting import measured_overfitting, robust_overfitting
 from defenses.tpap.purification import CWPurifier, SignPurifier, purified_by
 from defenses.tpap.recipes import BOTH_RADII
 from defenses.training import Trainer
@@ -166,6 +167,35 @@ def test_robust_overfitting_at_the_edges():
     assert not robust_overfitting(0.95, [0.1], 0.9, 0.9)  # "less than 10 %"
     assert not robust_overfitting(0.95, [], 0.9, 0.9)  # no other attack was measured
     assert not robust_overfitting(0.95, [0.0], 0.9, 0.9, high=0.95)
+
+
+def test_robust_overfitting_is_measured_on_training_and_test_images():
+    """The attack trained with does nothing, the others cross every boundary: overfitted, but not under a smaller eps."""
+    model, x, y = linear_problem(0)
+    reach, wrong = model.distance(x, y, "Linf"), (y + 1) % 3
+    wide = replace(RECIPES["small"], adversary=lambda batch: batch.x, eps=1.5 * float(reach.max()))
+    found = measured_overfitting(model, wide, (x, y), (x, y))
+    assert found["holds"] is True
+    assert {found[f"train_{name}"] for name in ("fgsm", "bim_10", "pgd_20")} == {0.0}
+    assert (found["train_known"], found["test_clean"], found["test_known"], found["n_train"]) == (1, 1, 1, len(x))
+    narrow = replace(wide, eps=0.5 * float(reach.min()))
+    assert not measured_overfitting(model, narrow, (x, y), (x, y))["falls_to_others"]
+    assert not measured_overfitting(model, wide, (x, y), (x, wrong))["generalises"]
+    assert not measured_overfitting(model, wide, (x, wrong), (x, y))["fits_its_attack"]
+    assert "train_fgsm" not in measured_overfitting(
+        model, RECIPES["small"], (x, y), (x, y)
+    )  # its own attack is no other
+    assert measured_overfitting(model, replace(wide, adversary=None), (x, y), (x, y)) == {}
+
+
+def test_accuracy_looks_at_every_image_once():
+    model, x, y = linear_problem(0)
+    many, labels = x.repeat(150, 1, 1, 1)[:601], y.repeat(150)[:601].clone()
+    labels[300:] = (labels[300:] + 1) % 3
+    seen = []
+    found = accuracy(model, many, labels, lambda batch: seen.append(len(batch.x)) or batch.x)
+    assert (found, seen) == (300 / 601, [250, 250, 101])
+    assert perturbed(model, x, y, lambda batch: batch.x + batch.rows.view(-1, 1, 1, 1)).sum() > x.sum()
 
 
 def test_the_probe_measures_what_its_columns_say():

@@ -31,6 +31,7 @@ def run(
     weights: o.Weights = None,
     network: o.Network = None,
     width: o.Width = None,
+    inference: o.Inference = None,
     model_dir: o.ModelDir = None,
     mean: o.Mean = None,
     std: o.Std = None,
@@ -90,7 +91,7 @@ def run(
     }  # fmt: skip
     prepared = preparation.prepare(
         defense, model=model, dataset=dataset, weights=weights, n=n, eps=eps, **for_itself(model or defense, reference, shared), claim_robust=claim_robust, claim_attack=claim_attack, claim_clean=claim_clean, claim=claim,
-        network=network, width=width, traits=trait or (),
+        network=network, width=width, inference=inference or (), traits=trait or (),
         preprocessing=preprocessing.typed(mean, std, resize, value_range), command=typed_command(),
     )  # fmt: skip
     if frozen is not None:  # said before hours of attacks

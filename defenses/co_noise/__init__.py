@@ -8,7 +8,7 @@ noise. The paper's attacks are made on the noise-free network and then shown to 
 from __future__ import annotations
 
 from defenses.base import NetworkDefense
-from defenses.co_noise.noise import AMPLITUDE, noised_by
+from defenses.co_noise.noise import AMPLITUDE, VARIANTS, noised_by
 from defenses.co_noise.recipes import RECIPES
 
 CO_NOISE = NetworkDefense(
@@ -19,4 +19,5 @@ CO_NOISE = NetworkDefense(
     traits=frozenset({"stochastic"}),
     wrap=noised_by,
     inference={"noise": "uniform", "amplitude": AMPLITUDE},
+    variants=VARIANTS,
 )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from audit.errors import BadInput
 from defenses.networks import ResNet18
 
 ALPHA = 100.0
+PART = 250
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU)
 
 
@@ -122,12 +124,57 @@ def masked_logits(network: nn.Module, node: str, masked: Tensor, x: Tensor) -> T
     return logits
 
 
+@dataclass(frozen=True)
+class Excitation:
+    """What an attack moves at one node. v_node: Eq. 5; v_act: each channel's V_act, averaged over images, (N,); t_act: (N,).
+
+    All are float32, v_node and v_act in the units of the features, t_act in [0,1).
+    """
+
+    node: str
+    v_node: Tensor
+    v_act: Tensor
+    t_act: Tensor
+
+
 @torch.no_grad()
+def excitations(
+    network: nn.Module, clean: Tensor, adversarial: Tensor, *, alpha: float = ALPHA
+) -> tuple[Excitation, ...]:
+    """Every node's differences between pairs of images (n, c, h, w), in passes of 250: what Fig. 1 and 3 draw.
+
+    network: the bare one, in evaluation mode. T_act sums over images, so compare it for equal n only. Raises BadInput for
+    a network whose nodes are not known.
+    """
+    lengths: dict[str, list[Tensor]] = {node: [] for node in nodes(network)}
+    squares: dict[str, list[Tensor]] = {node: [] for node in lengths}
+    spread: dict[str, int] = {}
+    for a, b in zip(clean.split(PART), adversarial.split(PART), strict=True):
+        before, after = features(network, a), features(network, b)
+        for node, first in before.items():
+            squares[node].append(channel_difference(first, after[node]))
+            lengths[node].append(squares[node][-1].sum(1).sqrt())
+            spread[node] = positions(first)
+    found = {node: torch.cat(parts) for node, parts in squares.items()}
+    return tuple(
+        Excitation(node, torch.cat(lengths[node]).mean(), each.mean(0), t_act(each, spread[node], alpha))
+        for node, each in found.items()
+    )
+
+
+def features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The features at every node for images x (n, c, h, w), from one pass."""
+    seen: dict[str, Tensor] = {}
+    with ExitStack() as taps:
+        for node in nodes(network):
+            taps.enter_context(tapped(network, node, lambda found, node=node: seen.__setitem__(node, found)))
+        network(x)
+    return {node: seen[node] for node in sorted(seen)}
+
+
 def excitation(network: nn.Module, node: str, clean: Tensor, adversarial: Tensor, *, alpha: float = ALPHA) -> Tensor:
-    """T_act (N,) of a node over all pairs of images (n, c, h, w), in batches of 250: what Fig. 3 draws."""
-    parts, spread = [], 1
-    for a, b in zip(clean.split(250), adversarial.split(250), strict=True):
-        first, second = features_and_logits(network, node, a)[0], features_and_logits(network, node, b)[0]
-        parts.append(channel_difference(first, second))
-        spread = positions(first)
-    return t_act(torch.cat(parts), spread, alpha)
+    """T_act (N,) of one node over all pairs of images (n, c, h, w): see `excitations`. Raises BadInput for no such node."""
+    found = {each.node: each.t_act for each in excitations(network, clean, adversarial, alpha=alpha)}
+    if node not in found:
+        raise BadInput(f"node {node!r} does not exist, expected one of {', '.join(found)}")
+    return found[node]

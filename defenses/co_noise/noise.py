@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
+from defenses.inference import Variants, pixels
 from defenses.staged import Staged
 
 AMPLITUDE = 16 / 255
 KINDS = ("uniform", "gaussian")
+VARIANTS = Variants("noise", {**dict.fromkeys(KINDS, ("amplitude",)), "none": ()}, {"amplitude": pixels})
 
 
 class Noise(nn.Module):

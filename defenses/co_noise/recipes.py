@@ -7,8 +7,8 @@ from typing import Any
 from defenses.adversaries import FGSM
 from defenses.co_noise.noise import AMPLITUDE
 from defenses.co_noise.objectives import FGSMMEP, FGSMRS, GAMMA, Induce, OnAdversarial, Stable, mep_buffers
+from defenses.overfitting import overfitting_probe
 from defenses.recipes import Adversary, Objective, Recipe
-from defenses.tpap.overfitting import overfitting_probe
 
 PAPER = "Zhao et al., arXiv 2402.18211"
 PUBLIC = "schedule of the public code of FGSM-MEP (jiaxiaojunQAQ/FGSM-PGI)"

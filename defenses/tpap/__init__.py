@@ -8,7 +8,8 @@ made on the bare network, which no attack there looks beyond; the deployed model
 from __future__ import annotations
 
 from defenses.base import NetworkDefense
-from defenses.tpap.purification import XI, purified_by
+from defenses.tpap.overfitting import measured_overfitting
+from defenses.tpap.purification import VARIANTS, XI, purified_by
 from defenses.tpap.recipes import RECIPES
 
 TPAP = NetworkDefense(
@@ -19,4 +20,6 @@ TPAP = NetworkDefense(
     traits=frozenset({"nondifferentiable", "test_time_optimisation"}),
     wrap=purified_by,
     inference={"purify": "fgsm", "xi": XI},
+    variants=VARIANTS,
+    examine=("robust_overfitting", measured_overfitting),
 )

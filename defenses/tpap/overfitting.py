@@ -1,18 +1,19 @@
-"""Robust overfitting, as Sec. 3.2 of TPAP defines it, and the numbers of it that a training table shows."""
+"""Robust overfitting, as Sec. 3.2 of TPAP defines it, and measured at the end of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from defenses.adversaries import BIM, FGSM
-from defenses.recipes import Adversary, Batch
+from defenses.adversaries import BIM, FGSM, Madry
+from defenses.overfitting import accuracy
+from defenses.recipes import Adversary, Recipe
 
 HIGH = 0.8
-SAMPLE = 200
+Images = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +44,22 @@ def robust_overfitting(
     )  # fmt: skip
 
 
-def overfitting_probe(eps: float, steps: int = 10) -> Callable[[nn.Module, Tensor, Tensor], dict[str, float]]:
-    """Columns of the training table, on the first 200 images of the probe's sample: accuracies at radius eps.
+def measured_overfitting(network: nn.Module, recipe: Recipe, train: Images, test: Images) -> dict[str, Any]:
+    """What the manifest of a checkpoint says of Sec. 3.2: the accuracies, each condition, and `holds`, whether all do.
 
-    probe_clean; probe_fgsm; probe_pgd (`steps` steps of eps/4 from the clean image). Catastrophic overfitting is the
-    epoch in which probe_pgd falls to zero while probe_fgsm rises.
+    train, test: images (n, c, h, w) in [0,1] without augmentation and labels (n,). The known attack is the recipe's
+    own; the others, of FGSM, BIM (10 steps of eps/4) and PGD-20 (steps of eps/10, random start), those that it is not.
+    Empty for a recipe without an attack. The network must be in evaluation mode.
     """
-
-    def probe(network: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
-        x, y = x[:SAMPLE], y[:SAMPLE]
-        return {
-            "probe_clean": accuracy(network, x, y),
-            "probe_fgsm": accuracy(network, perturbed(network, x, y, FGSM(eps)), y),
-            "probe_pgd": accuracy(network, perturbed(network, x, y, BIM(eps, 4, steps)), y),
-        }
-
-    return probe
-
-
-def perturbed(network: nn.Module, x: Tensor, y: Tensor, adversary: Adversary) -> Tensor:
-    """What `adversary` makes of images x (n, c, h, w) with labels y (n,), outside of a training."""
-    rows = torch.arange(len(x), device=x.device)
-    return adversary(Batch(network, x, y, rows, 0, 0, 0, {}, x))
-
-
-@torch.no_grad()
-def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The share of images x (n, c, h, w) that `network` gives their labels y (n,)."""
-    return float((network(x).argmax(1) == y).float().mean())
+    known, eps = recipe.adversary, recipe.eps
+    if known is None or eps is None:
+        return {}
+    attacks: dict[str, Adversary] = {"fgsm": FGSM(eps), "bim_10": BIM(eps, 4, 10), "pgd_20": Madry(eps, 10, 20)}
+    others = {f"train_{name}": accuracy(network, *train, attack) for name, attack in attacks.items() if attack != known}
+    train_known, test_clean = accuracy(network, *train, known), accuracy(network, *test)
+    test_known = accuracy(network, *test, known)
+    found = robust_overfitting(train_known, others.values(), test_clean, test_known)
+    return {
+        "eps": eps, "n_train": len(train[0]), "n_test": len(test[0]), "train_known": train_known, **others,
+        "test_clean": test_clean, "test_known": test_known, **asdict(found), "holds": bool(found),
+    }  # fmt: skip

@@ -15,9 +15,15 @@ from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
 from defenses.adversaries import input_gradient, prediction_gradient, within
+from defenses.inference import Variants, pixels, positive, whole
 from defenses.staged import Asking, Staged
 
 XI = 8 / 255
+VARIANTS = Variants(
+    "purify",
+    {"fgsm": ("xi",), "pgd": ("xi", "steps", "step_size"), "cw": ("c", "steps", "lr"), "none": ()},
+    {"xi": pixels, "step_size": pixels, "steps": whole, "c": positive, "lr": positive},
+)
 
 
 class SignPurifier(Asking):
@@ -124,7 +130,7 @@ def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
     """The deployed defense: `network` behind the purification that `inference` names.
 
     purify: "fgsm" (the paper's), "pgd" or "cw" (Table 7), or "none" (Table 6); xi: the radius of the first two;
-    steps, step_size: of PGD. Raises BadWeights for a purification that does not exist.
+    steps, step_size: of PGD; c, steps, lr: of CW. Raises BadWeights for a purification that does not exist.
     """
     kind, xi = inference["purify"], float(inference.get("xi", XI))
     if kind == "fgsm":
@@ -133,7 +139,8 @@ def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
         steps, size = int(inference.get("steps", 10)), float(inference.get("step_size", xi / 4))
         return Staged(network, SignPurifier(network, xi, steps=steps, step_size=size))
     if kind == "cw":
-        return Staged(network, CWPurifier(network))
+        given = {name: inference[name] for name in VARIANTS.kinds["cw"] if name in inference}
+        return Staged(network, CWPurifier(network, **given))
     if kind == "none":
         return Staged(network, nn.Identity())
     raise BadWeights(f"the manifest names purification {kind!r}, expected fgsm, pgd, cw or none; check its 'inference'")

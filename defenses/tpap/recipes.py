@@ -9,8 +9,8 @@ from torch import Tensor
 
 from defenses.adversaries import FGSM
 from defenses.mart import MARTLoss
+from defenses.overfitting import overfitting_probe
 from defenses.recipes import Batch, Objective, Recipe, cross_entropy, plain
-from defenses.tpap.overfitting import overfitting_probe
 from defenses.trades import TRADESLoss
 
 PAPER = "Tang and Zhang, TPAP, CVPR 2024"

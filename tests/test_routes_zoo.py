@@ -1,0 +1,37 @@
+"""On the zoo's staged defenses no attack on the whole does worse than its own images by transfer. Slow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from audit.oracle import SELECTION_DRAWS
+from audit.preparation import prepare
+from audit.routes import routes
+from audit.stats import drop_p_value
+from tests.test_engine import run
+
+pytestmark = pytest.mark.slow
+N = 60
+
+
+@pytest.mark.parametrize(("defense", "attack"), [("tpap", "pgd-20"), ("co_noise", "pgd-50")])
+def test_end_to_end_is_not_higher_than_the_images_of_lowest_margin_by_transfer(defense, attack, tmp_path):
+    """Paired and exact: the sign-flip test on the draws of each image. The other way round it must find a difference."""
+    prepared = prepare(defense, suite="adaptive", n=N)
+    plan = prepared.plan
+    steps = tuple(step for step in plan.steps if step.name in (attack, f"e2e-{attack}"))
+    identity = {**plan.identity, "steps": [step.to_dict() for step in steps]}
+    _, results = run(replace(plan, identity=identity, steps=steps), prepared.target, tmp_path)
+    grey, whole = results.named(attack, f"e2e-{attack}")
+    (family,) = routes(results)
+    assert family.step == whole.step.name
+    assert family.lowest.accuracy == pytest.approx(float(grey.views["lowest"].mean()))
+    draws = SELECTION_DRAWS if results.plan.draws > 1 else 1
+    shares = [
+        np.rint(step.views[view] * draws).astype(np.int64) for step, view in ((whole, "returned"), (grey, "lowest"))
+    ]
+    assert drop_p_value(*shares) > 0.05
+    assert drop_p_value(*reversed(shares)) < 0.001
