@@ -202,7 +202,8 @@ SUITES: Mapping[str, Suite] = {
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], RANDOM_SEARCH, UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
         Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
               controlled=True),
-        Suite("full", "every attack that applies to the norm, eot-pgd for random defenses alone, on 200 images",
+        Suite("full", "every attack that applies to the norm, eot-pgd for random defenses alone, on 200 images; the dearest on "
+              "50, 20 or 10 of those left",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
         Suite("standard", "AutoAttack's four end to end, each on the survivors of the one before, and nothing else",
               STANDARD_STEPS),

@@ -439,6 +439,17 @@ def test_what_is_held_against_a_model():
     assert (typed_one.robust_acc, typed_one.basis, typed_one.attack) == (0.9, "typed", "pgd-100")
 
 
+def test_the_lowest_number_is_of_an_attack_that_its_paper_held_in_the_ball():
+    """TPAP prints 31.4 % under STA, which its public code bounds by nothing."""
+    tpap, threat = registry.defenses.load("tpap"), ThreatModel("Linf", 8 / 255)
+    resnet = SimpleNamespace(architecture={"name": "resnet18", "width": 1.0})
+    found = stated_claim(Asked(), tpap, "cifar10", resnet, threat, own_images=False)
+    assert (found.attack, found.robust_acc) == ("fgsm", 0.6141)
+    asked = Asked(line=find("tpap-t2-r1-sta"))
+    found = stated_claim(asked, tpap, "cifar10", resnet, threat, own_images=False)
+    assert (found.attack, found.robust_acc) == ("st-adv", 0.314)
+
+
 def test_what_is_claimed_alone_and_as_a_part_of_autoattack_does_not_say_that_it_runs_on_what_is_left():
     for defense in ("co_noise", "tpap"):
         for step in choose("claimed", defense, "cifar10", "Linf").steps:

@@ -17,10 +17,13 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from rich.console import Console
 from torchvision import models
 
 from audit import registry
+from audit.catalogue import listing
 from audit.cli import app
+from audit.rules import TOO_DEAR_WITH_EOT, TOO_DEAR_WITH_PURIFIER, Nature
 from docs.site.reference import PAGE, page
 
 ROOT = Path(__file__).parent.parent
@@ -89,6 +92,51 @@ def test_every_command_parses(name, line):
     words = shlex.split(line)[3:]
     known = typer.main.get_command(app).commands[words[0]]
     known.make_context(words[0], words[1:])  # raises for an unknown flag or a value that does not fit
+
+
+def row(page, first):
+    """The cells of the table row whose first cell names it."""
+    found = [line for line in page.splitlines() if line.startswith("| `") and f"`{first}`" in line.split(" | ")[0]]
+    assert found, first
+    return found[-1]
+
+
+def test_every_attack_that_declares_an_exception_stands_in_the_table():
+    page = (ROOT / "docs" / "attacks.md").read_text().split("## The contract")[1].split("\n## ")[0]
+    for name in registry.attacks:
+        reach = registry.attacks.load(name).reach
+        for factor in reach.values() if isinstance(reach, dict) else [reach]:
+            if factor != 1.25:
+                assert f"| {factor:g}" in row(page, name), name
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert all(
+        registry.attacks.load(name).reach != 1.25
+        for line in rows
+        for name in re.findall("`([^`]+)`", line.split(" | ")[0])
+    )
+
+
+def test_the_steps_that_random_defenses_and_purifiers_leave_out_are_named():
+    page = (ROOT / "docs" / "attacks.md").read_text()
+    for kind, names in (("random", TOO_DEAR_WITH_EOT), ("purifier", TOO_DEAR_WITH_PURIFIER)):
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| {kind}"))
+        assert set(re.findall("`([^`]+)`", line)) - {"eot-pgd"} == set(names)
+        images = Nature(stochastic=kind == "random", blind=kind != "random").images
+        assert f"| {images} |" in line
+
+
+def test_an_attacks_docstring_ends_with_its_reference():
+    for name in registry.attacks:
+        attack = registry.attacks.load(name)
+        assert attack.__doc__.endswith(f"\n\nReference: {attack.reference}."), name
+        assert len(attack.__doc__) > len(attack.reference) + 60, name
+
+
+def test_the_list_of_attacks_says_what_is_none(capsys):
+    Console().print(listing("attacks"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "AutoAttack standard, plus and rand are suites" in said
+    assert "cross-entropy on rescaled logits is apgd-ce through the adapter" in said
 
 
 def test_the_reference_is_up_to_date():

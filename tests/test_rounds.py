@@ -56,7 +56,9 @@ def test_what_can_be_aimed_is_what_the_libraries_aim():
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        pytest.param(name, target, marks=pytest.mark.slow if name in DEAR and target == "each" else ())
+        pytest.param(
+            name, target, marks=pytest.mark.slow if name == "cw-l0" or (name in DEAR and target == "each") else ()
+        )
         for name in TARGETED
         for target in ("second", "each")
     ],

@@ -69,8 +69,8 @@ def cw_l2(
 ) -> Tensor:  # fmt: skip
     """The nearest adversarial image in L2: squared distance plus a constant times the margin, in tanh space.
 
-    A learning rate of 0.01 as in the paper; 9 searches for the constant as in the authors' code, where the paper takes
-    20; 100 steps of line search each where the paper takes 10,000 of Adam. The result is pulled back along the line to
+    A learning rate of 0.01 and 9 searches for the constant as in the authors' code, where the paper takes 20 searches;
+    100 steps of line search each where the paper takes 10,000 of Adam. The result is pulled back along the line to
     the clean image by bisection. It is weaker than foolbox's with the same steps and searches: of 58 and 48 images of
     three zoo models it leaves 1 to 5 more in the ball, and breaks none that foolbox's leaves (docs/attacks.md).
     """
@@ -175,8 +175,9 @@ def boundary(
 ) -> Tensor:  # fmt: skip
     """The decision-based attack: a random walk along the boundary, `orthogonal` and `inward` steps by turns.
 
-    The paper's walks take up to a million queries on large images; 25,000 is what `hopskipjump` gets. Its reach is
-    1.5 because a random walk by decisions nears the boundary slowly, the more so the more pixels there are.
+    The paper's walks take up to a million queries on large images, and those of Madry et al. (lecture, Figure 6) 2,000
+    steps; 25,000 queries is what `hopskipjump` gets. Its reach is 1.5 because a random walk by decisions nears the boundary
+    slowly, the more so the more pixels there are.
     """
 
     def search(image: Tensor, label: Tensor) -> Watched:
@@ -216,8 +217,8 @@ def zoo(
 ) -> Tensor:  # fmt: skip
     """The C&W objective by scores alone: central differences in `parallel` random pixels per step, Adam on each.
 
-    9 searches for the constant, 128 pixels, differences of 1e-4 and a rate of 0.01 as in the paper, which takes 3,000
-    steps on MNIST; meant for small images. Its reach is 1.5: a pixel moves once in (pixels / parallel) steps.
+    9 searches for the constant, 128 pixels, differences of 1e-4 and a rate of 0.01 as in the authors' code; the paper takes
+    3,000 steps on MNIST, here are 100; meant for small images. Its reach is 1.5: a pixel moves once in (pixels / parallel) steps.
     """
 
     def search(model: nn.Module, image: Tensor, label: Tensor) -> Watched:

@@ -50,6 +50,11 @@ class WrappedAttack:
     checks: Check | None = None
     fits: Fits = lambda _threat, _shape: ""
 
+    def __post_init__(self) -> None:
+        """The docstring is the function's, and ends with the reference."""
+        said = inspect.cleandoc(self.function.__doc__ or "")
+        object.__setattr__(self, "__doc__", f"{said}\n\nReference: {self.reference}.".lstrip())
+
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Every option with its default."""

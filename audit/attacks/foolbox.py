@@ -102,7 +102,7 @@ def ddn(
     """Steps along the cross-entropy gradient on a sphere that shrinks by `gamma` after a success and else grows.
 
     The sphere starts at `init_epsilon`, so `steps` of them come no nearer than init_epsilon * (1 - gamma) ** steps:
-    0.006 with the paper's 100, and 0.36 with the 20 of which TPAP reports.
+    0.006 with the paper's 100, and 0.36 with the 20 of TPAP's public code.
     """
     engine = library.DDNAttack(steps=steps, init_epsilon=init_epsilon, gamma=gamma)
     return _nearest("ddn", engine, model, x, y, threat, target)

@@ -95,9 +95,12 @@ def a3(
     loss "margin": the original's, where all restarts but the first climb towards one of nine runner-up classes in turn
     (weight 0.8, true class drawn from [-0.5, 0.1]). loss "ce": as the super-fitting paper ran it, each direction
     uniform, which is all of Eq. 4 and 5: of the original's statistics it says that they change part of the direction
-    and gain little. signs "statistics": as in the authors' public code, the two weights have the signs that the uniform
-    directions of the first restart had on average where they led to success (0.8 or -0.8; [-0.5, 0.1] or [-0.1, 0.5]).
-    There the whole data set is counted, here the images that are attacked together, so it is not the default.
+    and gain little. signs "statistics": the two weights have the signs that the uniform directions of the first restart had on
+    average where they led to success (0.8 or -0.8; [-0.5, 0.1] or [-0.1, 0.5]). In the authors' public code round 0 takes
+    no steps along a direction, the signs come from round 1, and the whole data set is counted; here the images that are
+    attacked together are, so it is not the default.
+    10 restarts of 8 and 25 steps, where that code takes 13 rounds of 7 to 15 steps along a direction and 5 to 60 after
+    them, the last rounds with up to 50 restarts.
     Not carried over: the discarding of images that look hard, which saves time and breaks nothing more. Images met on
     the way to a start count, as in the original; the combination of logits that is climbed there cannot saturate, so
     the start may break what the CE steps after it do not.
