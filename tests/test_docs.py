@@ -104,6 +104,7 @@ def test_the_reference_has_every_flag_and_every_name():
         flags = {option for param in command.params for option in param.opts if option.startswith("--")}
         assert {flag for flag in flags - {"--help"} if f"`{flag}" not in section} == set()
     assert [name for name in audit.__all__ if f"\n### {name}\n" not in text] == []
+    assert [name for name in ("check_attack", "check_defense") if f"\n### {name}\n" not in text] == []
     assert [name for name in registry.adapters.names() if f"\n### {name}\n" not in text] == []
 
 
