@@ -79,7 +79,9 @@ def save(desk, name):
 
 def test_pages_and_code_were_found():
     assert {"docs/index.md", "docs/your_own_model.md", "docs/adapters.md", "docs/reading_a_report.md"} <= set(PAGES)
-    assert {"docs/your_own_model.md", "docs/adapters.md", "docs/reading_a_report.md"} <= set(WITH_CODE)
+    assert {"docs/your_own_model.md", "docs/adapters.md", "docs/reading_a_report.md", "docs/robustbench.md"} <= set(
+        WITH_CODE
+    )
     assert set(blocks("docs/your_own_model.md").files) == {"my_defense.py", "jpeg_resnet.py", "images.py"}
     assert len(COMMANDS) > 40
 
