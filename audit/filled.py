@@ -150,13 +150,19 @@ def _answerable(steps: Sequence[Step], answers: str) -> tuple[tuple[Step, ...], 
         raise Unsupported(
             f"no attack of this suite does with a model that answers with {WORDS[answers]}; type --suite adaptive"
         )
-    left_out = (
+    left_out = [
         f"step {s.name} is left out: attack {s.attack} needs the {registry.attacks.load(s.attack).needs}, the model answers "
         f"with {WORDS[answers]}"
         for s in steps
         if s not in kept
-    )
-    return kept, list(left_out)
+    ]
+    if left_out:
+        instead = ", ".join(dict.fromkeys(step.attack for step in kept if step.scope != "control"))
+        left_out.insert(
+            0,
+            f"the model answers with {WORDS[answers]}, so {len(left_out)} of {len(steps)} steps are left out; {instead} ask for no more",
+        )
+    return kept, left_out
 
 
 def _supported(

@@ -82,7 +82,9 @@ def save(desk, name):
 
 def test_pages_and_code_were_found():
     assert {"docs/index.md", "docs/your_own_model.md", "docs/adapters.md", "docs/reading_a_report.md"} <= set(PAGES)
-    assert {"docs/your_own_model.md", "docs/adapters.md", "docs/reading_a_report.md"} <= set(WITH_CODE)
+    assert {"docs/your_own_model.md", "docs/adapters.md", "docs/reading_a_report.md", "docs/robustbench.md"} <= set(
+        WITH_CODE
+    )
     assert set(blocks("docs/your_own_model.md").files) == {"my_defense.py", "jpeg_resnet.py", "images.py"}
     assert len(COMMANDS) > 40
 
@@ -152,6 +154,7 @@ def test_the_reference_has_every_flag_and_every_name():
         flags = {option for param in command.params for option in param.opts if option.startswith("--")}
         assert {flag for flag in flags - {"--help"} if f"`{flag}" not in section} == set()
     assert [name for name in audit.__all__ if f"\n### {name}\n" not in text] == []
+    assert [name for name in ("check_attack", "check_defense") if f"\n### {name}\n" not in text] == []
     assert [name for name in registry.adapters.names() if f"\n### {name}\n" not in text] == []
 
 

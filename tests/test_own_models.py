@@ -334,6 +334,10 @@ def test_a_callable_gets_the_attacks_that_need_no_gradient(tmp_path, data):
         "step apgd-margin is left out: attack apgd-margin needs the gradient, the model answers with scores alone"
     )
     assert sentence in plan.runtime["unsupported"]
+    kept, lost = len(plan.steps), sum("needs the gradient" in said for said in plan.runtime["unsupported"])
+    summary = f"the model answers with scores alone, so {lost} of {lost + kept} steps are left out; "
+    assert plan.runtime["unsupported"][0].startswith(summary)
+    assert "square" in plan.runtime["unsupported"][0]
     assert found.adaptive.accuracy < found.clean.accuracy == 1.0
     assert not [message for step in found.results.steps for message in step.messages]
     assert found.verdict.outcome != "upheld"

@@ -92,12 +92,13 @@ def _agreeing(network: nn.Module, path: Path, runtime: str | None) -> nn.Module:
     n = shape[0] if isinstance(shape[0], int) else BATCH
     x = torch.rand(n, *shape[1:], generator=torch.Generator().manual_seed(0))
 
-    def both() -> tuple[Tensor, Tensor]:
+    def both() -> tuple[float, float]:
         with torch.no_grad():
-            return network(x), torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+            ours: Tensor = network(x)
+        theirs = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        return (ours - theirs).abs().max().item(), theirs.abs().max().item()
 
-    ours, theirs = foreign(both, f"answering a batch, {path}", "expected a graph of float32 images; export it anew")
-    apart, size = (ours - theirs).abs().max().item(), theirs.abs().max().item()
+    apart, size = foreign(both, f"answering a batch, {path}", "expected a graph of float32 images; export it anew")
     if not apart <= AGREE * max(1.0, size):
         raise BadWeights(
             f"onnx2torch converts {path} wrongly: its answers differ by up to {apart:.2g} from the graph's, which reach {size:.2g}; "

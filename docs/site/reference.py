@@ -17,6 +17,7 @@ import audit
 from audit import registry
 from audit.cli import COMMANDS, app
 from audit.preparation import prepare
+from audit.testing import check_attack, check_defense
 
 PAGE = Path(__file__).parents[1] / "reference.md"
 START = """# Reference
@@ -34,6 +35,11 @@ def page() -> str:
     parts = [START, *(_command(name, found) for name, found in commands.items())]
     parts += ["## Public names of `audit`\n", *(_callable(name, getattr(audit, name)) for name in audit.__all__)]
     parts.append(_callable("prepare", prepare).replace("### prepare", "### The options of run"))
+    parts += [
+        "## Checks for attacks and defenses of your own\n",
+        "`from audit.testing import check_attack, check_defense`, in your tests.\n",
+    ]
+    parts += [_callable(check.__name__, check) for check in (check_attack, check_defense)]
     parts += ["## Adapters\n", "By their names in a step; see [writing an adapter](adapters.md).\n"]
     parts += [_callable(name, registry.adapters.load(name)) for name in registry.adapters.names()]
     return "\n".join(parts).rstrip() + "\n"
