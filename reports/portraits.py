@@ -112,7 +112,12 @@ def _norms(found: Portraits) -> Any:
 def _surface(found: Portraits) -> Any:
     values = found.finite("surface")
     about = {name: found.about[name] for name in ("surface_of", "along", "surface_ids")}
-    return {"drawing": Markup(surface(values, about["along"])), **numbers.surface(values), **about}
+    about["edge"] = "surface_distance" in found.arrays
+    return {
+        "drawing": Markup(surface(values, about["along"], found.arrays.get("surface_distance"))),
+        **numbers.surface(values),
+        **about,
+    }
 
 
 def _training(found: Portraits) -> Any:

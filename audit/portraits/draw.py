@@ -29,7 +29,7 @@ from audit.portraits.layers import answers_at, inputs_at, operations, places
 from audit.portraits.subject import Subject, sitting
 from audit.rng import Stream, derive_seed
 
-VERSION, FILE = 3, "portraits.npz"
+VERSION, FILE = 4, "portraits.npz"
 MOST, FEWEST = 200, 16  # images
 GIGA = 1e9  # multiplications; a busy core does some 30 of these in a second
 NO_CONVOLUTION = "the network has no two-dimensional convolution with an extent"
