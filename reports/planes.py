@@ -6,13 +6,13 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 from numpy.typing import NDArray
 
 from reports.figures import FULL, INK, STYLE, panels, responsive, to_svg
 
 NAMES = ("cross-entropy", "margin")
-HALO = [
+HALO: list[AbstractPathEffect] = [
     withStroke(linewidth=2.4, foreground="#ffffff", alpha=0.75)
 ]  # black on white is seen on every colour of the map
 

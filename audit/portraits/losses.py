@@ -58,8 +58,11 @@ def surface(ask: Frozen, guide: Frozen, x: Tensor, y: Tensor, threat: ThreatMode
             logits = torch.cat([ask(part) for part in points.split(BATCH)])
         found = both_losses(logits, y[i].expand(len(points)))
         values[i] = torch.from_numpy(found).T.reshape(2, SIDE, SIDE)
-    found = {"surface": values.mean(0).numpy().astype(np.float32), "along": "gradient" if known else "random"}
-    return found if threat.norm == "L0" else {**found, "surface_distance": far.numpy().astype(np.float32)}
+    measured: dict[str, Any] = {
+        "surface": values.mean(0).numpy().astype(np.float32),
+        "along": "gradient" if known else "random",
+    }
+    return measured if threat.norm == "L0" else {**measured, "surface_distance": far.numpy().astype(np.float32)}
 
 
 def _length(moves: Tensor, threat: ThreatModel) -> Tensor:
