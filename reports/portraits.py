@@ -82,7 +82,19 @@ def _features(found: Portraits) -> Any:
     a = found.arrays
     drawing = feature_map(a["points"], a["point_label"], a["is_adversarial"], found.classes, found.about["method"])
     table = numbers.strangers(a["point_label"], a["is_adversarial"], a["strangers"], found.classes)
-    return {"drawing": Markup(drawing), **table, **{name: found.about[name] for name in ("method", "layer", "behind")}}
+    bare = None
+    if "bare_points" in a:
+        drawn = feature_map(
+            a["bare_points"], a["point_label"], a["is_adversarial"], found.classes, found.about["method"]
+        )
+        own = numbers.strangers(a["point_label"], a["is_adversarial"], a["bare_strangers"], found.classes)
+        bare = {"drawing": Markup(drawn), **own}
+    return {
+        "drawing": Markup(drawing),
+        "bare": bare,
+        **table,
+        **{name: found.about[name] for name in ("method", "layer", "behind")},
+    }
 
 
 def _channels(found: Portraits) -> Any:

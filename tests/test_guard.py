@@ -105,7 +105,7 @@ def test_a_weaker_model_fails_with_exit_code_1_by_both_ways(robust, tmp_path, ca
     assert "undefended: failed" in err
 
 
-def planted(run_dir: Path, to: Path, count: int) -> Path:
+def broken_more(run_dir: Path, to: Path, count: int) -> Path:
     """A copy of a run in which its last attack broke `count` more images than it did."""
     shutil.copytree(run_dir, to)
     plan, ledger = load_run(to).results.plan, Ledger(to)
@@ -131,7 +131,7 @@ def test_three_points_planted_in_a_run_directory_are_caught_with_every_file(tmp_
     assert call("baseline", tmp_path / "run", "-o", tmp_path / "robust.json") == 0
     capsys.readouterr()
     for count, code in ((0, 0), (5, 0), (6, 1)):
-        lost = planted(tmp_path / "run", tmp_path / f"lost-{count}", count)
+        lost = broken_more(tmp_path / "run", tmp_path / f"lost-{count}", count)
         out = tmp_path / f"out-{count}"
         assert call("check", lost, "--baseline", tmp_path / "robust.json", "--out", out) == code, count
         printed = capsys.readouterr().out

@@ -304,6 +304,7 @@ def test_a_model_that_allows_everything_is_measured_whole_and_left_alone():
     assert arrays["attention_images"].shape == (6, 2, 1, 8, 8)
     assert about["attention_views"] == ["clean", "adversarial"]
     assert arrays["points"].shape == (18, 2)
+    assert "bare_points" not in arrays  # there is no test-time part to do without
     assert arrays["channels"].shape == (2, 6)
     assert arrays["increments"].shape == (2, 10)
     assert arrays["losses_clean"].shape == arrays["norms"].shape == (12, 2)
@@ -336,6 +337,8 @@ def test_a_test_time_part_adds_its_pictures():
     assert about["attention_views"] == ["clean", "adversarial", "clean, purified", "adversarial, purified"]
     assert about["behind"]
     assert about["norms_of"] == about["surface_of"] == "the defense"
+    assert arrays["bare_points"].shape == arrays["points"].shape
+    assert arrays["bare_strangers"].shape == arrays["strangers"].shape
     assert arrays["attention_heat"].shape == (6, 4, 8, 8)
     cut = posed(Staged(network, Detached())).all()[1]
     assert cut["norms_of"] == cut["surface_of"] == "the bare network"

@@ -152,7 +152,7 @@ def test_a_table_filters_as_one_types_and_downloads_what_is_left(view):
     assert view.look("document.activeElement.ariaLabel") == "download as CSV: attacks"
     view.press("Enter")
     lines = view.look("saved[0].text()").splitlines()
-    assert lines[0].startswith('"attack","accuracy","worst case so far"')
+    assert lines[0].startswith('"attack","accuracy","95 % interval","worst case so far"')
     assert len(lines) == 1 + len(left)
     view.click("document.querySelector('[data-save]')")
     assert view.look("saved[1].text().then((text) => JSON.parse(text).verdict.outcome)") == view.look(

@@ -137,14 +137,19 @@ class Sitting:
         if path is None:
             raise _Nothing("the network has no last linear layer that its features could be read from")
 
-        def read(images: Tensor) -> features.Floats:
-            seen = images if subject.purifier is None else subject.each(subject.purifier, images)
+        def read(images: Tensor, purifier: torch.nn.Module | None) -> features.Floats:
+            seen = images if purifier is None else subject.each(purifier, images)
             found = subject.each(lambda rows: inputs_at(subject.network, path, rows), seen)
             return np.asarray(found.flatten(1).double().cpu().numpy(), np.float64)
 
-        points = {"clean": read(self.x), "adversarial": read(x_adv)}
+        def both(purifier: torch.nn.Module | None) -> dict[str, features.Floats]:
+            return {"clean": read(self.x, purifier), "adversarial": read(x_adv, purifier)}
+
         labels = {"clean": self.y.cpu().numpy(), "adversarial": y_adv.cpu().numpy()}
-        found = features.mapped(points, labels, derive_seed(subject.seed, "map"))
+        found = features.mapped(both(subject.purifier), labels, derive_seed(subject.seed, "map"))
+        if subject.purifier is not None:  # the same images as the network sees them bare: TPAP, Fig. 7
+            bare = features.mapped(both(None), labels, derive_seed(subject.seed, "map"))
+            self.arrays |= {"bare_points": bare["points"], "bare_strangers": bare["strangers"]}
         self.about |= {"method": found.pop("method"), "layer": path, "behind": subject.purifier is not None}
         self.arrays |= found
 
