@@ -44,12 +44,12 @@ def overlaid(image: NDArray[Any], heat: NDArray[Any]) -> NDArray[Any]:
 
 
 def where(heat: NDArray[Any]) -> str:
-    """In words, in which of nine fields of the image the middle of the heat lies."""
-    total = float(heat.sum())
-    if not total:
+    """In words, which of nine fields of the image holds most of the heat."""
+    if not heat.sum():
         return "nowhere"
-    row, column = (float((heat.sum(1 - axis) * (np.arange(heat.shape[axis]) + 0.5)).sum()) / total / heat.shape[axis] for axis in (0, 1))  # fmt: skip
-    words = f"{ROWS[min(int(3 * row), 2)]} {COLUMNS[min(int(3 * column), 2)]}"
+    fields = [[float(part.sum()) for part in np.array_split(row, 3, 1)] for row in np.array_split(heat, 3, 0)]
+    row, column = divmod(int(np.argmax(fields)), 3)
+    words = f"{ROWS[row]} {COLUMNS[column]}"
     return "the middle" if words == "middle centre" else words
 
 

@@ -16,6 +16,7 @@ from reports.papers import beside, elsewhere
 from reports.pictures import cards, gallery_note
 from reports.portraits import page_portraits
 from reports.radii import radii
+from reports.thresholds import held_against
 from reports.wording import (
     ROUTES,
     attack_figure,
@@ -24,6 +25,7 @@ from reports.wording import (
     describe_params,
     draws_note,
     fair,
+    finding,
     knowledge,
     percent,
     reproduce,
@@ -64,6 +66,8 @@ def render_html(data: dict[str, Any], audit: Audit) -> str:
         diagnoses=[(s, title, [d for d in data["diagnoses"] if d["status"] == s]) for s, title in STATUSES],
         iterations=iterations.rows(audit.results),
         iteration_titles=list(iterations.TITLES),
+        iteration_numbers=[f"#{title}" for title in iterations.TITLES],
+        iteration_points=iterations.points(audit.results),
         radii=_marked(radii(data)),
         references=references.rows(data),
         reference_titles=numeric(references.TITLES),
@@ -97,6 +101,8 @@ def environment() -> Environment:
         "params": describe_params,
         "figure": attack_figure,
         "span": span,
+        "finding": finding,
+        "test": held_against,
         "name": in_words,
         "short": iterations.short,
     }

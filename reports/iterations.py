@@ -30,6 +30,17 @@ def rows(results: Results) -> list[dict[str, Any]]:
     return found
 
 
+def points(results: Results) -> list[list[str]]:
+    """A row for each point of those curves: the attack, how far it was through its iterations, and the five figures."""
+    found = []
+    for result in results.steps:
+        if result.step.scope != "control" and any(len(t) > 1 for t in result.traces):
+            for at, figures in zip(np.linspace(0, 1, POINTS), mean_trace(result), strict=True):
+                cells = ["" if np.isnan(value) else f"{value:.6g}" for value in figures]
+                found.append([result.step.name, f"{at:.3f}", *cells])
+    return found
+
+
 def mean_trace(result: StepResult) -> NDArray[np.float64]:
     """The traces of the shards on a common grid, averaged over those that have a figure there: (points, 5)."""
     grid = np.linspace(0, 1, POINTS)
@@ -57,5 +68,5 @@ def _cell(curve: NDArray[np.float64], limits: tuple[float, float] | None) -> dic
 
 
 def short(value: float) -> str:
-    """Three digits, without the noise of an exact zero."""
-    return "0" if value == 0 else f"{value:.3g}"
+    """Three digits, without the noise of an exact zero; as 1,500 and not 1.5e+03 up to a million."""
+    return "0" if value == 0 else f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"

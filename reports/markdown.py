@@ -16,6 +16,7 @@ from reports.wording import (
     claim_line,
     describe_params,
     draws_note,
+    finding,
     headline,
     percent,
     reproduce,
@@ -77,7 +78,8 @@ def _routes(data: Mapping[str, Any]) -> list[str]:
 def _rounds(data: Mapping[str, Any]) -> list[str]:
     """What the results asked for after the suite, and which steps answered."""
     rows = [
-        f"| {r['number']} | {plain('; '.join(r['found']))} | {plain(', '.join(r['steps']))} |" for r in data["rounds"]
+        f"| {r['number']} | {plain('; '.join(map(finding, r['found'])))} | {plain(', '.join(r['steps']))} |"
+        for r in data["rounds"]
     ]
     return ["| round | found | ran |", "|---|---|---|", *rows, ""] if rows else []
 

@@ -13,7 +13,6 @@ from reports.pictures import class_name
 from reports.wording import percent
 
 Table = dict[str, Any]
-SHOWN = 20
 
 
 def strangers(
@@ -31,9 +30,9 @@ def strangers(
 
 
 def channels(values: NDArray[Any]) -> Table:
-    """The channels that move most, under attack and under noise, and the part of all movement in the first twentieth."""
+    """Every channel, most moved first, under attack and under noise, and the part of all movement in the first twentieth."""
     order = np.argsort(-values[0], kind="stable")
-    rows = [[f"channel {k}", short(float(values[0, k])), short(float(values[1, k]))] for k in order[:SHOWN]]
+    rows = [[f"channel {k}", short(float(values[0, k])), short(float(values[1, k]))] for k in order]
     top = max(1, len(order) // 20)
     total = float(values[0].sum())
     share = percent(float(values[0, order[:top]].sum()) / total) if total else "none"

@@ -82,7 +82,19 @@ def _features(found: Portraits) -> Any:
     a = found.arrays
     drawing = feature_map(a["points"], a["point_label"], a["is_adversarial"], found.classes, found.about["method"])
     table = numbers.strangers(a["point_label"], a["is_adversarial"], a["strangers"], found.classes)
-    return {"drawing": Markup(drawing), **table, **{name: found.about[name] for name in ("method", "layer", "behind")}}
+    bare = None
+    if "bare_points" in a:
+        drawn = feature_map(
+            a["bare_points"], a["point_label"], a["is_adversarial"], found.classes, found.about["method"]
+        )
+        own = numbers.strangers(a["point_label"], a["is_adversarial"], a["bare_strangers"], found.classes)
+        bare = {"drawing": Markup(drawn), **own}
+    return {
+        "drawing": Markup(drawing),
+        "bare": bare,
+        **table,
+        **{name: found.about[name] for name in ("method", "layer", "behind")},
+    }
 
 
 def _channels(found: Portraits) -> Any:
@@ -112,7 +124,12 @@ def _norms(found: Portraits) -> Any:
 def _surface(found: Portraits) -> Any:
     values = found.finite("surface")
     about = {name: found.about[name] for name in ("surface_of", "along", "surface_ids")}
-    return {"drawing": Markup(surface(values, about["along"])), **numbers.surface(values), **about}
+    about["edge"] = "surface_distance" in found.arrays
+    return {
+        "drawing": Markup(surface(values, about["along"], found.arrays.get("surface_distance"))),
+        **numbers.surface(values),
+        **about,
+    }
 
 
 def _training(found: Portraits) -> Any:

@@ -10,7 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from reports.figures import ADAPTIVE, CLAIMED, FULL, INK, MUTED, PAPER, STYLE, new_figure, responsive, to_svg
+from reports.figures import (
+    ADAPTIVE,
+    CLAIMED,
+    FULL,
+    INK,
+    MUTED,
+    NARROW,
+    PAPER,
+    STYLE,
+    above,
+    new_figure,
+    responsive,
+    to_svg,
+)
 from reports.pictures import class_name
 
 # Each has 3 : 1 against the light and the dark page (WCAG 2.2, 1.4.11).
@@ -28,7 +41,7 @@ def feature_map(
         for k in np.unique(label):
             colour = PALETTE[int(k) % len(PALETTE)]
             clean, moved = (points[(label == k) & (is_adversarial == kind)] for kind in (False, True))
-            axes.plot(clean[:, 0], clean[:, 1], "o", ms=4, color=colour, mew=0)
+            axes.plot(clean[:, 0], clean[:, 1], "o", ms=4, color=colour, mew=0, label=class_name(int(k), classes))
             axes.plot(moved[:, 0], moved[:, 1], "x", ms=6, color=colour, mew=1.6)
         for k in np.unique(label[~is_adversarial]):
             _named(axes, points[(label == k) & ~is_adversarial], class_name(int(k), classes))
@@ -37,15 +50,15 @@ def feature_map(
         axes.spines[:].set_visible(False)
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0), ncols=2 if NARROW.get() else 6, fontsize=9)
         return to_svg(figure, f"{method} of {len(points)} features, {int(is_adversarial.sum())} of them adversarial")
 
 
 def _named(axes: Axes, cloud: NDArray[Any], name: str) -> None:
-    """The name of a class at the point of its cloud that is nearest to the cloud's middle."""
-    place = cloud[np.abs(cloud - np.median(cloud, 0)).sum(1).argmin()]
+    """The name of a class beside its cloud: above the middle, clear of nine tenths of its points."""
+    place = np.median(cloud[:, 0]), np.quantile(cloud[:, 1], 0.9)
     box = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
-    axes.text(place[0], place[1], name, ha="center", va="center", fontsize=9, color=INK, bbox=box)
+    axes.text(place[0], place[1], name, ha="center", va="bottom", fontsize=9, color=INK, bbox=box)
 
 
 @responsive
@@ -66,5 +79,5 @@ def ce_against_margin(clean: NDArray[Any], adversarial: NDArray[Any] | None) -> 
         axes.minorticks_off()
         axes.set_xlabel("margin: logit of the right class less the best other one")
         axes.set_ylabel("cross-entropy")
-        axes.legend(frameon=False)
+        above(axes)
         return to_svg(figure, "Cross-entropy against margin, a point for each image")

@@ -8,10 +8,24 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from reports.figures import ADAPTIVE, CLAIMED, FULL, INK, MUTED, STYLE, new_figure, panels, responsive, shares, to_svg
+from reports.figures import (
+    ADAPTIVE,
+    CLAIMED,
+    FULL,
+    INK,
+    MUTED,
+    STYLE,
+    above,
+    new_figure,
+    panels,
+    responsive,
+    shares,
+    to_svg,
+)
 
 HIDDEN = ("seconds", "learning_rate")
 FLOOR = 1e-46  # below the smallest float32
@@ -23,16 +37,17 @@ def channel_bars(attacked: NDArray[Any], noised: NDArray[Any]) -> str:
     order = np.argsort(-attacked, kind="stable")
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(FULL, 2.8)
-        places = np.arange(len(order))
         edges = np.arange(len(order) + 1) - 0.5
         axes.stairs(attacked[order], edges, fill=True, color=ADAPTIVE, alpha=0.25)
         axes.stairs(attacked[order], edges, color=ADAPTIVE, lw=1.4, label="adversarial less clean")
-        axes.step(places, noised[order], "--", where="mid", color=CLAIMED, lw=1.4, label="noise as large, less clean")
+        axes.stairs(
+            noised[order], edges, ls="--", color=CLAIMED, lw=1.4, label="noise as large, less clean", baseline=None
+        )
         axes.set_xlim(-0.5, len(order) - 0.5)
         axes.set_ylim(0, None)
         axes.set_xlabel("channels, most moved first")
         axes.set_ylabel("mean |change|")
-        axes.legend(frameon=False)
+        above(axes)
         return to_svg(figure, f"Change of {len(order)} channels under attack and under noise")
 
 
@@ -48,7 +63,7 @@ def increment_lines(values: NDArray[Any]) -> str:
         axes.set_ylim(0, None)
         axes.set_xlabel("step")
         axes.set_ylabel("mean |change|")
-        axes.legend(frameon=False)
+        above(axes)
         return to_svg(figure, "Change of the activations at each step of an attack and of noise")
 
 
@@ -62,17 +77,26 @@ def norm_histogram(norms: NDArray[Any]) -> str:
     gap = (edges[-1] - edges[0]) * 0.18
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(FULL, 2.6)
-        for i, (name, colour) in enumerate((("cross-entropy", CLAIMED), ("margin", ADAPTIVE))):
+        zeros = (norms == 0).sum(0)
+        apart = 0.25 if zeros.all() else 0.0  # one bar alone stands over its label
+        for i, (name, colour, style) in enumerate((("cross-entropy", CLAIMED, "--"), ("margin", ADAPTIVE, "-"))):
             counts, _ = np.histogram(logs[norms[:, i] > 0, i], edges)
-            axes.stairs(counts, edges, color=colour, lw=1.6, label=name, fill=False)
-            zeros = int((norms[:, i] == 0).sum())
-            axes.bar(low - gap * (1.1 - 0.5 * i), zeros, gap * 0.45, color=colour)
+            axes.stairs(counts, edges, color=colour, ls=style, lw=1.6, label=name, fill=False)
+            hatch = "///" if name == "cross-entropy" else ""
+            axes.bar(
+                low - gap * (0.85 + apart * (1 - 2 * i)),
+                zeros[i],
+                gap * 0.45,
+                color=to_rgba(colour, 0.3),
+                edgecolor=colour,
+                hatch=hatch,
+            )
         ticks = [t for t in MaxNLocator(6, integer=True).tick_values(low, high) if low <= t <= max(high, low + 1)]
         axes.set_xticks([low - gap * 0.85, *ticks], ["exactly 0", *(f"1e{t:.0f}" for t in ticks)])
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlabel("2-norm of the gradient with respect to the image")
         axes.set_ylabel("images")
-        axes.legend(frameon=False)
+        above(axes)
         return to_svg(figure, "Histogram of gradient norms of cross-entropy and margin")
 
 
@@ -99,6 +123,6 @@ def training_curves(columns: Sequence[str], rows: NDArray[Any]) -> str:
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-            ax.legend(frameon=False)
+            above(ax)
         axes[-1].set_xlabel(columns[0])
         return to_svg(figure, f"Training curves over {len(rows)} epochs")

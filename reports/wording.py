@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audit.diagnoses.index import INDEX, in_words
 from audit.types import bounded
 
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
@@ -144,6 +145,12 @@ def attack_figure(attack: Mapping[str, Any]) -> str:
     if not attack["attacked"] or attack["accuracy"] is None:
         return "nothing left to attack"
     return percent(attack["accuracy"])
+
+
+def finding(text: str) -> str:
+    """What a round found, by the words for its diagnosis and not by its identifier."""
+    name, colon, rest = text.partition(": ")
+    return f"{in_words(name)}{colon}{rest}" if name in INDEX else text
 
 
 def span(interval: Sequence[float] | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
@@ -93,6 +94,15 @@ class Page:
         self.send("Page.navigate", url=address)
         while not self.look(f"document.readyState === 'complete' && location.href === {json.dumps(address)}"):
             time.sleep(0.02)
+
+    def emulate(self, medium: str) -> None:
+        """Show the page as on a "light" or a "dark" screen, or as it would be printed ("print")."""
+        feature = {"name": "prefers-color-scheme", "value": "dark" if medium == "dark" else "light"}
+        self.send("Emulation.setEmulatedMedia", media="print" if medium == "print" else "screen", features=[feature])
+
+    def pdf(self) -> bytes:
+        """The page as it is printed."""
+        return base64.b64decode(self.send("Page.printToPDF", printBackground=False)["data"])
 
     def click(self, element: str) -> None:
         """Press and release the left button over the middle of what the expression finds, scrolled into view."""

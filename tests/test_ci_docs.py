@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,10 +105,29 @@ def test_reasons_to_fail_are_one_list():
 
 
 def test_no_input_reaches_a_shell_but_through_the_environment():
-    scripts = re.findall(r"^\s+run: (.*)$", ACTION, re.MULTILINE)
-    assert len(scripts) == 2
+    scripts = re.findall(r"^      run: (.*(?:\n        .*)*)", ACTION, re.MULTILINE)
+    assert len(scripts) == 3
     assert not any("${{" in script for script in scripts)
-    assert ACTION.count("shell: bash") == 2
+    assert ACTION.count("shell: bash") == 3
+
+
+def test_the_cache_is_the_files_own_and_no_two_jobs_of_a_matrix_share_an_artifact(tmp_path):
+    (script,) = re.findall(r"^      run: \|\n((?:        .*\n)+)", ACTION, re.MULTILINE)
+    config = tmp_path / "audit.toml"
+    config.write_text('[ci]\ncache = "kept"\n[[models]]\ndefense = "undefended"\n')
+    said = []
+    for cache in ("", "told", ""):
+        output = tmp_path / "output"
+        output.write_text("")
+        environment = {**os.environ, "CONFIG": str(config), "CACHE": cache, "GITHUB_OUTPUT": str(output), "RUNNER_OS": "Linux"}  # fmt: skip
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+        subprocess.run(["bash", "-e", "-c", script], env=environment, cwd=ROOT, check=True)
+        said.append(dict(line.split("=", 1) for line in output.read_text().splitlines()))
+    assert [Path(one["cache"]).name for one in said] == ["kept", "told", "kept"]
+    assert said[0]["suffix"] != said[2]["suffix"]
+    assert all(re.fullmatch(r"[A-Za-z0-9-]+", one["suffix"]) for one in said)
+    assert "name: audit-ci-${{ github.job }}-${{ steps.where.outputs.suffix }}" in ACTION
+    assert ACTION.count("path: ${{ steps.where.outputs.cache }}") == 2
 
 
 def test_units_and_results_are_kept_after_a_failure():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,6 +22,7 @@ from audit.errors import BadInput
 from audit.guard import Rules, collected, examine, exit_code, slug
 from audit.ledger import Ledger
 from audit.regression import ALPHA, MAX_DROP
+from audit.summary import load_run
 from defenses.base import ZOO
 from tests.built import claimed, mask, ran
 from tests.frozen import audited
@@ -101,6 +103,46 @@ def test_a_weaker_model_fails_with_exit_code_1_by_both_ways(robust, tmp_path, ca
     out, err = capsys.readouterr()
     assert json.loads(out)["schema_version"] == 1  # the report and nothing else
     assert "undefended: failed" in err
+
+
+def broken_more(run_dir: Path, to: Path, count: int) -> Path:
+    """A copy of a run in which its last attack broke `count` more images than it did."""
+    shutil.copytree(run_dir, to)
+    plan, ledger = load_run(to).results.plan, Ledger(to)
+    counted = [u for u in plan.units() if u.step is not None and plan.steps[u.step].scope == "survivors"]
+    for unit in reversed(counted):
+        stored = ledger.read(unit.name)
+        assert stored is not None
+        arrays, meta = stored
+        standing = np.flatnonzero(~arrays["broken"])[:count]
+        if len(standing) == count:
+            for name in "broken", "returned_broken":
+                arrays[name] = arrays[name] | np.isin(np.arange(len(arrays["broken"])), standing)
+            ledger.write(unit.name, arrays, meta)
+            return to
+    raise AssertionError(f"no attack left {count} images standing, expected more of this model")
+
+
+@pytest.mark.slow
+def test_three_points_planted_in_a_run_directory_are_caught_with_every_file(tmp_path, capsys):
+    """At n = 200 three points are six images, the fewest that prove anything; none lost passes, nor do five fail."""
+    whole = [*QUICK, "--eps", "2/255", "--n", "200", "--batch-size", "200"]
+    assert call("run", *whole, "--out", tmp_path / "run") == 0
+    assert call("baseline", tmp_path / "run", "-o", tmp_path / "robust.json") == 0
+    capsys.readouterr()
+    for count, code in ((0, 0), (5, 0), (6, 1)):
+        lost = broken_more(tmp_path / "run", tmp_path / f"lost-{count}", count)
+        out = tmp_path / f"out-{count}"
+        assert call("check", lost, "--baseline", tmp_path / "robust.json", "--out", out) == code, count
+        printed = capsys.readouterr().out
+        assert ("FELL  worst case" in printed) == bool(code)
+        (model,) = json.loads((out / "checks.json").read_text())["models"]
+        assert model["status"] == ("failed" if code else "passed")
+        assert (f"{count} images lost, 0 won" in printed) == bool(count)
+        assert ("<failure" in (out / "junit.xml").read_text()) == bool(code)
+        assert bool(json.loads((out / "audit.sarif").read_text())["runs"][0]["results"]) == bool(code)
+        assert (out / "summary.md").read_text()
+        assert len(list((out / "badges").glob("*.svg"))) == 1
 
 
 @pytest.mark.parametrize(

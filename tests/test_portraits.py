@@ -102,6 +102,46 @@ def test_attention_is_the_channel_that_speaks_for_the_class():
         assert not model.conv._forward_hooks
 
 
+class Shifted(nn.Module):
+    """One channel, x - 0.5, through an activation that is a module, a function or none; the logits: plus and minus its mean."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.conv, self.norm = how, nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)
+        with torch.no_grad():
+            self.conv.weight.fill_(1.0)
+            self.conv.bias.fill_(-0.5)
+        self.eval()
+
+    def forward(self, x):
+        maps = self.norm(self.conv(x))
+        if self.how == "pool":
+            maps = F.max_pool2d(maps, 2)
+        elif self.how == "shortcut":
+            maps = torch.zeros_like(maps) + maps
+        if self.how != "none":
+            maps = F.relu(maps, inplace=self.how == "inplace")
+        mean = maps.mean((2, 3))
+        return torch.cat([mean, -mean], 1)
+
+
+@pytest.mark.parametrize("how", ["function", "inplace", "shortcut"])
+def test_attention_looks_behind_the_activation(how):
+    x = torch.tensor([[[[0.0, 0.4], [0.5, 0.9]]]])
+    heat = attention(Shifted(how), "conv", x, torch.tensor([1]))
+    assert not heat.any()  # no positive map speaks for the second class; the negative ones before the activation would
+    assert attention(Shifted(how), "conv", x, torch.tensor([0]))[0].tolist() == [[0, 0], [0, 1]]
+
+
+def test_attention_follows_through_pooling_and_makes_do_without_an_activation():
+    x = torch.zeros(1, 1, 4, 4)
+    x[0, 0, 3, 3] = 1
+    heat = attention(Shifted("pool"), "conv", x, torch.tensor([0]))[0]
+    assert heat.argmax() == 15
+    assert heat[0, 0] == 0
+    assert attention(Shifted("none"), "conv", x, torch.tensor([1]))[0, 0, 0] == 1
+
+
 def test_attention_needs_a_gradient():
     with pytest.raises(Unsupported, match=r"no gradient leads from the logits to layer 'inner\.body\.2'"):
         attention(Silent(), "inner.body.2", torch.rand(2, 1, 8, 8), torch.zeros(2, dtype=torch.long))
@@ -193,6 +233,13 @@ def test_the_surface_of_a_linear_model_falls_along_its_gradient(norm, drop):
     assert values[1, middle, middle] == pytest.approx(1.0, abs=1e-6)
     assert values[1, -1, middle] == pytest.approx(1.0 - 0.1 * drop, abs=1e-5)
     assert values[1, 0, middle] == pytest.approx(1.0 + 0.1 * drop, abs=1e-5)
+    far = found["surface_distance"]
+    assert far[middle, middle] == pytest.approx(0.0, abs=1e-5)
+    assert [far[-1, middle], far[middle, 0]] == pytest.approx([1.0, 1.0], abs=1e-5)
+    if norm == "Linf":  # both directions are signs: somewhere they agree, and somewhere they do not
+        a, b = np.meshgrid(np.linspace(-1, 1, losses.SIDE), np.linspace(-1, 1, losses.SIDE))
+        assert (far <= abs(a) + abs(b) + 1e-5).all()
+        assert far.max() == pytest.approx(2.0, abs=1e-5)
 
 
 def test_steps_up_the_gradient_move_a_linear_model_at_once_and_then_nothing_more():
@@ -257,6 +304,7 @@ def test_a_model_that_allows_everything_is_measured_whole_and_left_alone():
     assert arrays["attention_images"].shape == (6, 2, 1, 8, 8)
     assert about["attention_views"] == ["clean", "adversarial"]
     assert arrays["points"].shape == (18, 2)
+    assert "bare_points" not in arrays  # there is no test-time part to do without
     assert arrays["channels"].shape == (2, 6)
     assert arrays["increments"].shape == (2, 10)
     assert arrays["losses_clean"].shape == arrays["norms"].shape == (12, 2)
@@ -289,6 +337,8 @@ def test_a_test_time_part_adds_its_pictures():
     assert about["attention_views"] == ["clean", "adversarial", "clean, purified", "adversarial, purified"]
     assert about["behind"]
     assert about["norms_of"] == about["surface_of"] == "the defense"
+    assert arrays["bare_points"].shape == arrays["points"].shape
+    assert arrays["bare_strangers"].shape == arrays["strangers"].shape
     assert arrays["attention_heat"].shape == (6, 4, 8, 8)
     cut = posed(Staged(network, Detached())).all()[1]
     assert cut["norms_of"] == cut["surface_of"] == "the bare network"
@@ -318,7 +368,7 @@ def test_without_a_broken_image_the_rest_is_measured():
     sitting.few, sitting.pairs = [], []
     arrays, about = sitting.all()
     assert about["notes"] == dict.fromkeys(("attention", "features", "channels"), draw.NOTHING_BROKEN)
-    assert {"losses_clean", "norms", "surface"} == set(arrays)
+    assert {"losses_clean", "norms", "surface", "surface_distance"} == set(arrays)
 
 
 @pytest.mark.parametrize("norm", ["L2", "L1", "L0"])

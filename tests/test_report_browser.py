@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from tests.chromium import CHROMIUM, SHIFT, Browser, Page, tab
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "reports" / "examples").glob("*/report.html"))
 FRESH = "a run of now"
+AT_ONCE = 1000  # milliseconds
 PHONE, DESKTOP = (360, 740), (1280, 900)
 ROWS = """(name, column) => [...document.querySelector(`table[data-name="${name}"]`).tBodies[0].rows].filter((r) => !r.hidden)
   .map((r) => r.cells[column].textContent.trim())"""
@@ -93,11 +95,14 @@ def test_the_page_asks_a_server_for_nothing_but_itself(page, browser):
 
 def test_the_page_is_small_and_opens_at_once(page, browser, capsys):
     """What the reader waits for, from the address to the end of the load event, in a browser that is open already."""
-    with tab(browser, page.as_uri()) as opened:
-        waited = opened.look("performance.getEntriesByType('navigation')[0].loadEventEnd")
+    for _ in range(3):  # a busy machine may hold up one opening; it cannot hurry any
+        with tab(browser, page.as_uri()) as opened:
+            waited = opened.look("performance.getEntriesByType('navigation')[0].loadEventEnd")
+        if waited < AT_ONCE:
+            break
     with capsys.disabled():
         print(f" [{page.stat().st_size / 1e3:.0f} kB, open after {waited:.0f} ms]", end="")
-    assert waited > 0
+    assert 0 < waited < AT_ONCE
     assert page.stat().st_size < 3e6
 
 
@@ -147,7 +152,7 @@ def test_a_table_filters_as_one_types_and_downloads_what_is_left(view):
     assert view.look("document.activeElement.ariaLabel") == "download as CSV: attacks"
     view.press("Enter")
     lines = view.look("saved[0].text()").splitlines()
-    assert lines[0].startswith('"attack","accuracy","worst case so far"')
+    assert lines[0].startswith('"attack","accuracy","95 % interval","worst case so far"')
     assert len(lines) == 1 + len(left)
     view.click("document.querySelector('[data-save]')")
     assert view.look("saved[1].text().then((text) => JSON.parse(text).verdict.outcome)") == view.look(
@@ -194,7 +199,17 @@ def test_a_phone_shows_eight_images_until_asked(view):
 
 
 def test_every_figure_has_its_numbers_and_is_drawn(view):
-    figures = view.look("[...document.querySelectorAll('figure svg')].map((svg) => svg.getBoundingClientRect().height)")
+    kind = "narrow" if view.look("innerWidth") < 500 else "wide"
+    figures = view.look(
+        f"[...document.querySelectorAll('figure svg.{kind}')].map((svg) => svg.getBoundingClientRect().height)"
+    )
+    other = view.look(
+        f"[...document.querySelectorAll('figure svg:not(.{kind})')].map((svg) => svg.getBoundingClientRect().height)"
+    )
+    assert len(other) == len(figures)
+    assert not any(other)  # each is drawn once for each width, and shown once
+    across = "[...document.querySelectorAll('figure .scroll')].every((s) => s.scrollWidth <= s.clientWidth)"
+    assert view.look(across)
     assert len(figures) >= 5
     assert min(figures) > 60
     pictures = "[...document.querySelectorAll('img')].every((i) => i.naturalWidth > 0 && i.alt)"
@@ -262,8 +277,41 @@ def test_the_first_column_stays_beside_what_is_scrolled_to(view):
         assert left == -view.look(f"{scroller}.scrollLeft")
 
 
-def test_the_comparison_opens_without_an_error(fresh, tmp_path, browser):
-    audit = load_run(fresh.parent)
-    with tab(browser, write_comparison([audit, audit], tmp_path / "c").as_uri()) as opened:
+@pytest.mark.parametrize("medium", ["light", "dark", "print"])
+def test_every_word_can_be_read_on_every_medium(page, browser, medium):
+    """The page's colours are those of the medium, and nothing is wider than it."""
+    with tab(browser, page.as_uri(), *DESKTOP) as opened:
+        opened.emulate(medium)
+        style = "getComputedStyle(document.body)"
+        ink, paper = opened.look(f"[{style}.color, {style}.backgroundColor].map((c) => c.match(/\\d+/g).map(Number))")
+        assert (sum(ink) > sum(paper)) == (medium == "dark")
+        bars = opened.look(
+            "getComputedStyle(document.querySelector('figure svg.wide text')).fill.match(/\\d+/g).map(Number)"
+        )
+        assert bars == ink  # the figures follow
+        assert opened.look("document.documentElement.scrollWidth <= innerWidth")
+        hidden = opened.look("getComputedStyle(document.querySelector('nav')).display === 'none'")
+        assert hidden == (medium == "print")
         assert opened.complaints == []
+
+
+def test_the_page_prints(page, browser):
+    with tab(browser, page.as_uri()) as opened:
+        printed = opened.pdf()
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) > 1
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_comparison_sorts_by_mouse_and_keyboard_at_every_width(fresh, tmp_path, browser, size):
+    audit = load_run(fresh.parent)
+    with tab(browser, write_comparison([audit, audit], tmp_path / "c").as_uri(), *size) as opened:
+        button = head("attacks", "attack")
+        names = column(opened, "attacks", 0)
+        opened.click(button)
+        assert column(opened, "attacks", 0) == sorted(names)
+        opened.press("Enter")
+        assert opened.look(f"{button}.parentElement.ariaSort") == "descending"
         assert opened.look("""document.querySelector('[aria-label="download as CSV: summary"]') !== null""")
+        assert opened.look("document.documentElement.scrollWidth <= innerWidth")
+        assert opened.complaints == []

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from reports import bars, figures, iterations, matrix, opening, tables
+from reports.thresholds import held_against
 from reports.wording import attack_figure, knowledge, route_cells, routes_note
 from tests.built import built, claimed, control, mask, ran
 
@@ -256,3 +257,36 @@ def test_a_figure_is_drawn_for_the_desk_and_for_the_phone():
     assert used <= set(ids)
     widths = [float(width) for width in re.findall(r'<svg role="img".*?width="([\d.]+)pt"', drawn, re.S)]
     assert widths == pytest.approx([figures.FULL * 72, figures.PHONE * 72])
+
+
+def diagnosed(name="vanishing_gradient", status="flagged", value=0.935, threshold=0.01):
+    return {"name": name, "status": status, "value": value, "threshold": threshold}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (diagnosed(), "0.935 > 0.01"),
+        (diagnosed(status="clear", value=0.0), "0 ≤ 0.01"),
+        (diagnosed(value=0.01), "0.01 ≥ 0.01"),
+        (diagnosed("binarisation", value=0.5, threshold=0.95), "0.5 < 0.95"),
+        (diagnosed("binarisation", "clear", 0.96, 0.95), "0.96 ≥ 0.95"),
+        (diagnosed("dynamic", value=1.0, threshold=0.0), ""),
+        (diagnosed(status="not_measured", value=None), ""),
+        (diagnosed("larger_eps_does_not_help", value=0.0, threshold=0.05), ""),  # flagged by what stood at the end
+        (diagnosed("clean_accuracy_handshake", "clear", 0.9, 0.001), ""),  # the threshold is a p-value
+    ],
+)
+def test_a_diagnosis_shows_its_test(found, words):
+    assert held_against(found) == words
+
+
+def test_every_point_of_the_curves_can_be_had():
+    step = ran("apgd", mask((0, 5)))
+    trace = np.asarray([(0.0, 4.0, 0.0, np.nan, 1.0), (2.0, -1.0, 0.5, np.nan, 3.0)], np.float32)
+    object.__setattr__(step, "traces", (trace,))
+    rows = iterations.points(built(step, control()))
+    assert len(rows) == iterations.POINTS
+    assert rows[0] == ["apgd", "0.000", "0", "4", "0", "", "1"]
+    assert rows[-1] == ["apgd", "1.000", "2", "-1", "0.5", "", "3"]
+    assert [iterations.short(v) for v in (0, 1500, 12.345, 2e7, 0.0001)] == ["0", "1,500", "12.3", "2e+07", "0.0001"]

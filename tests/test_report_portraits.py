@@ -198,7 +198,9 @@ def test_where_the_heat_lies():
     assert attention.where(heat) == "nowhere"
     heat[0, 8] = 1
     assert attention.where(heat) == "upper right"
-    heat[8, 0] = 1
+    heat[8, 0] = 1.5
+    assert attention.where(heat) == "lower left"  # a mean place would lie in the middle, where there is none
+    heat[3:6, 3:6] = 1
     assert attention.where(heat) == "the middle"
     assert attention.alike(np.eye(2), np.eye(2)) == "1.00"
     assert attention.alike(np.eye(2), np.zeros((2, 2))) == "not measured"

@@ -29,7 +29,7 @@ from audit.portraits.layers import answers_at, inputs_at, operations, places
 from audit.portraits.subject import Subject, sitting
 from audit.rng import Stream, derive_seed
 
-VERSION, FILE = 3, "portraits.npz"
+VERSION, FILE = 4, "portraits.npz"
 MOST, FEWEST = 200, 16  # images
 GIGA = 1e9  # multiplications; a busy core does some 30 of these in a second
 NO_CONVOLUTION = "the network has no two-dimensional convolution with an extent"
@@ -137,14 +137,19 @@ class Sitting:
         if path is None:
             raise _Nothing("the network has no last linear layer that its features could be read from")
 
-        def read(images: Tensor) -> features.Floats:
-            seen = images if subject.purifier is None else subject.each(subject.purifier, images)
+        def read(images: Tensor, purifier: torch.nn.Module | None) -> features.Floats:
+            seen = images if purifier is None else subject.each(purifier, images)
             found = subject.each(lambda rows: inputs_at(subject.network, path, rows), seen)
             return np.asarray(found.flatten(1).double().cpu().numpy(), np.float64)
 
-        points = {"clean": read(self.x), "adversarial": read(x_adv)}
+        def both(purifier: torch.nn.Module | None) -> dict[str, features.Floats]:
+            return {"clean": read(self.x, purifier), "adversarial": read(x_adv, purifier)}
+
         labels = {"clean": self.y.cpu().numpy(), "adversarial": y_adv.cpu().numpy()}
-        found = features.mapped(points, labels, derive_seed(subject.seed, "map"))
+        found = features.mapped(both(subject.purifier), labels, derive_seed(subject.seed, "map"))
+        if subject.purifier is not None:  # the same images as the network sees them bare: TPAP, Fig. 7
+            bare = features.mapped(both(None), labels, derive_seed(subject.seed, "map"))
+            self.arrays |= {"bare_points": bare["points"], "bare_strangers": bare["strangers"]}
         self.about |= {"method": found.pop("method"), "layer": path, "behind": subject.purifier is not None}
         self.arrays |= found
 

@@ -40,6 +40,8 @@ def surface(ask: Frozen, guide: Frozen, x: Tensor, y: Tensor, threat: ThreatMode
     margin, rows along the first direction from -eps to eps, columns along a random one; along: what the first one is.
 
     guide: the model whose margin gradient gives the first direction; without one both are random. All points lie in [0,1].
+    surface_distance: float32 (15, 15), how far a point is moved before it is kept in [0,1], in eps, the most of the images:
+    the corners of the plane lie beyond the ball, at 2 eps under Linf. Absent in L0, whose distance no such step has.
     """
     gradient = guide.gradient(x, y, margin)[1]
     known = gradient is not None and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
@@ -47,14 +49,27 @@ def surface(ask: Frozen, guide: Frozen, x: Tensor, y: Tensor, threat: ThreatMode
     second = scaled(torch.randn_like(x), threat)
     ends = torch.linspace(-REACH, REACH, SIDE, device=x.device)
     values = torch.zeros(len(x), 2, SIDE, SIDE, dtype=torch.float64)
+    far = torch.zeros(SIDE, SIDE, dtype=torch.float64)
     for i in range(len(x)):
-        plane = x[i] + ends.view(-1, 1, 1, 1, 1) * first[i] + ends.view(-1, 1, 1, 1) * second[i]
-        points = plane.flatten(0, 1).clamp(0, 1)
+        moves = (ends.view(-1, 1, 1, 1, 1) * first[i] + ends.view(-1, 1, 1, 1) * second[i]).flatten(0, 1)
+        far = torch.maximum(far, _length(moves, threat).reshape(SIDE, SIDE).double().cpu() / threat.eps)
+        points = (x[i] + moves).clamp(0, 1)
         with torch.no_grad():
             logits = torch.cat([ask(part) for part in points.split(BATCH)])
         found = both_losses(logits, y[i].expand(len(points)))
         values[i] = torch.from_numpy(found).T.reshape(2, SIDE, SIDE)
-    return {"surface": values.mean(0).numpy().astype(np.float32), "along": "gradient" if known else "random"}
+    measured: dict[str, Any] = {
+        "surface": values.mean(0).numpy().astype(np.float32),
+        "along": "gradient" if known else "random",
+    }
+    return measured if threat.norm == "L0" else {**measured, "surface_distance": far.numpy().astype(np.float32)}
+
+
+def _length(moves: Tensor, threat: ThreatModel) -> Tensor:
+    """The length (n,) of moves (n, c, h, w) in the norm of the ball; in L0, where it means nothing here, their 1-norm."""
+    order = {"Linf": float("inf"), "L2": 2.0}.get(threat.norm, 1.0)
+    found: Tensor = moves.flatten(1).norm(p=order, dim=1)
+    return found
 
 
 def scaled(direction: Tensor, threat: ThreatModel) -> Tensor:
