@@ -1,5 +1,6 @@
-"""EOT: the attack sees the mean over k draws of a random defense, all draws in one pass over a larger batch, or in a
-pass for each where one draw serves a whole batch.
+"""EOT: the attack sees the mean over k draws of a random defense: the first in a pass over the plain batch, the others
+in one pass over a batch k - 1 times as large (in parts of `max_batch` rows), or in a pass for each where one draw serves
+a whole batch.
 
 Source: Athalye, Engstrom, Ilyas and Kwok 2018 (expectation over transformation); Athalye, Carlini and Wagner 2018,
 Sec. 4.2, for random defenses. Three estimators go by this name in attack libraries, so one is named here:
