@@ -29,7 +29,7 @@ VARIANTS = Variants(
 class SignPurifier(Asking):
     """Eq. 6-8: images x (n, c, h, w) in [0,1] -> x + xi * sign(gradient of CE(f(x), argmax f(x))), in [0,1].
 
-    More than one step makes it the PGD purification of Table 7, on the label predicted first, each step projected to
+    More than one step makes it a purification by PGD (one reading of Table 7, see `purified_by`), on the label predicted first, each step projected to
     the ball of xi around x; there is no random start, so the map stays deterministic. The clamp to [0,1] is the
     public code's. An image whose gradient is zero is left unchanged, since sign(0) = 0: a saturated softmax
     (probability 1 in float32) is not purified. The result is detached: by itself the deployed model has no gradient
@@ -90,7 +90,7 @@ class UnrolledPurifier(nn.Module):
 
 
 class CWPurifier(Asking):
-    """Carlini and Wagner's L2 attack on the network's own prediction, in place of FGSM (Table 7).
+    """Carlini and Wagner's L2 attack on the network's own prediction, in place of FGSM (see `purified_by`).
 
     Adam minimises |x' - x|^2 + c * max(z_label - max of the others, 0) over x' = (tanh w + 1) / 2; of each image the
     nearest x' that the network predicts otherwise is kept, and the image itself where there is none. c, steps and lr
@@ -129,7 +129,9 @@ class CWPurifier(Asking):
 def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
     """The deployed defense: `network` behind the purification that `inference` names.
 
-    purify: "fgsm" (the paper's), "pgd" or "cw" (Table 7), or "none" (Table 6); xi: the radius of the first two;
+    purify: "fgsm" (the paper's), "pgd", "cw", or "none" (Table 6). Table 7 replaces FGSM by PGD-10 and CW; its rows are headed
+    "Training", and the text leaves open whether the purification changes with it: this is for those who think so, the
+    recipe "paper-pgd-10" trains. xi: the radius of the first two;
     steps, step_size: of PGD; c, steps, lr: of CW. Raises BadWeights for a purification that does not exist.
     """
     kind, xi = inference["purify"], float(inference.get("xi", XI))
