@@ -34,6 +34,7 @@ from torch.autograd.function import once_differentiable
 
 from adapters import draws, structure
 from audit.errors import BadInput
+from audit.margins import margin_loss
 from audit.registry import closest
 
 ESTIMATORS = ("logits", "probs", "losses")
@@ -44,21 +45,15 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The largest other logit minus the label's."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
-
-
 def _dlr(logits: Tensor, y: Tensor) -> Tensor:
     """The margin over the gap from the largest to the third logit (Croce and Hein 2020); with two, the margin."""
     if logits.shape[1] < 3:
-        return _margin(logits, y)
+        return margin_loss(logits, y)
     top = logits.topk(3).values
-    return _margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin_loss(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
-LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "margin": _margin, "dlr": _dlr}
+LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "margin": margin_loss, "dlr": _dlr}
 
 
 class _MeanOfLosses(torch.autograd.Function):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
+from audit.margins import margin_loss
 from defenses.adversaries import input_gradient, prediction_gradient, within
 from defenses.inference import Variants, pixels, positive, whole
 from defenses.staged import Asking, Staged
@@ -114,16 +115,11 @@ class CWPurifier(Asking):
                 candidate = (w.tanh() + 1) / 2
                 logits = self.network(candidate)
                 away = (candidate - x).square().flatten(1).sum(1)
-                (w.grad,) = torch.autograd.grad((away + self.c * self._lead(logits, label)).sum(), w)
+                (w.grad,) = torch.autograd.grad((away + self.c * F.relu(-margin_loss(logits, label))).sum(), w)
             better = (logits.argmax(1) != label) & (away < nearest)
             best[better], nearest[better] = candidate.detach()[better], away.detach()[better]
             optimizer.step()
         return best
-
-    @staticmethod
-    def _lead(logits: Tensor, label: Tensor) -> Tensor:
-        own = logits.gather(1, label[:, None])[:, 0]
-        return F.relu(own - logits.scatter(1, label[:, None], float("-inf")).amax(1))
 
 
 def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
