@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from adapters import draws, structure
-from adapters.learned import Learned
+from adapters.learned import Learned, stand_in
 from audit.errors import BadInput
 from audit.registry import closest
 
@@ -84,19 +84,13 @@ class Substituted(nn.Module):
             exact: Tensor = self.exact(x.detach())
         if not (torch.is_grad_enabled() and x.requires_grad):
             return exact
-        after = [(generator, generator.get_state()) for generator, _ in before]
-        draws.restore(before)
-        if isinstance(self.substitute, Learned) and not self.substitute.fitted:
-            self.substitute.fit(self.exact, x)
-            draws.restore(before)
-        stand_in = self.substitute(x)
-        draws.restore(after)
-        if stand_in.shape != exact.shape:
+        smooth = stand_in(self.substitute, self.exact, x, self._layers, before)
+        if smooth.shape != exact.shape:
             raise BadInput(
-                f"the substitute of module {self.label!r} gives shape {tuple(stand_in.shape)} where the module gives "
+                f"the substitute of module {self.label!r} gives shape {tuple(smooth.shape)} where the module gives "
                 f"{tuple(exact.shape)}; pass a substitute that keeps the module's shape"
             )
-        instead: Tensor = Instead.apply(stand_in, exact)
+        instead: Tensor = Instead.apply(smooth, exact)
         return instead
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -47,6 +48,19 @@ def restore(state: State) -> None:
     """Put every generator back to where `save` found it."""
     for generator, saved in state:
         generator.set_state(saved)
+
+
+@contextmanager
+def of_no_row(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Inside, `layers` draw from torch's global generators: for passes over other rows than generators were lent for."""
+    lent = [getattr(layer, "generators", None) for layer in layers]
+    for layer in layers:
+        layer.generators = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer, generators in zip(layers, lent, strict=True):
+            layer.generators = generators  # type: ignore[assignment]
 
 
 def moved(state: State) -> bool:

@@ -1,5 +1,6 @@
-"""EOT: the attack sees the mean over k draws of a random defense, all draws in one pass over a larger batch, or in a
-pass for each where one draw serves a whole batch.
+"""EOT: the attack sees the mean over k draws of a random defense: the first in a pass over the plain batch, the others
+in one pass over a batch k - 1 times as large (in parts of `max_batch` rows), or in a pass for each where one draw serves
+a whole batch.
 
 Source: Athalye, Engstrom, Ilyas and Kwok 2018 (expectation over transformation); Athalye, Carlini and Wagner 2018,
 Sec. 4.2, for random defenses. Three estimators go by this name in attack libraries, so one is named here:
@@ -33,6 +34,7 @@ from torch.autograd.function import once_differentiable
 
 from adapters import draws, structure
 from audit.errors import BadInput
+from audit.margins import margin_loss
 from audit.registry import closest
 
 ESTIMATORS = ("logits", "probs", "losses")
@@ -43,21 +45,15 @@ def _cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The largest other logit minus the label's."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
-
-
 def _dlr(logits: Tensor, y: Tensor) -> Tensor:
     """The margin over the gap from the largest to the third logit (Croce and Hein 2020); with two, the margin."""
     if logits.shape[1] < 3:
-        return _margin(logits, y)
+        return margin_loss(logits, y)
     top = logits.topk(3).values
-    return _margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin_loss(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 
 
-LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "margin": _margin, "dlr": _dlr}
+LOSSES: dict[str, Loss] = {"ce": _cross_entropy, "margin": margin_loss, "dlr": _dlr}
 
 
 class _MeanOfLosses(torch.autograd.Function):

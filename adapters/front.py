@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adapters import structure
+from adapters import draws, structure
 from adapters.bpda import Instead, Substitute, substitute_named
-from adapters.learned import Learned
+from adapters.learned import stand_in
 from adapters.parts import watching
 from audit.errors import BadInput
 
@@ -23,7 +23,8 @@ class Front(nn.Module):
     network: dotted path of a submodule whose last answer in a forward pass is the model's; see
     `adapters.parts.last_network`. substitute: what stands for everything before it: "identity" or "binomial_blur",
     where the network is given tensors of the images' shape; "learned", a small network fitted in the first pass; or in
-    Python any callable. Forward is the exact model. Raises BadInput for unknown names, where the network took no part
+    Python any callable. Forward is the exact model, and a random one draws what it draws alone: the
+    substitute repeats those draws, and the generators end as if it had not been there. Raises BadInput for unknown names, where the network took no part
     in a pass or saw another number of rows, and where shapes differ.
     """
 
@@ -31,21 +32,23 @@ class Front(nn.Module):
         super().__init__()
         self.model, self.path = model, structure.find(model, network)
         self.substitute = substitute_named(substitute)
+        self._layers = draws.noise_layers(model)
 
     def forward(self, x: Tensor) -> Tensor:
+        before = draws.save(self._layers)
         with torch.no_grad():
             exact, given = self._exact(x.detach())
         if not (torch.is_grad_enabled() and x.requires_grad):
             return exact
-        if isinstance(self.substitute, Learned) and not self.substitute.fitted:
-            self.substitute.fit(lambda images: self._exact(images)[1], x)
-        stand_in = self.substitute(x)
-        if stand_in.shape != given.shape:
+        after = [(generator, generator.get_state()) for generator, _ in before]
+        smooth = stand_in(self.substitute, lambda images: self._exact(images)[1], x, self._layers, before)
+        if smooth.shape != given.shape:
             raise BadInput(
-                f"the substitute gives shape {tuple(stand_in.shape)} where {self.path!r} is given {tuple(given.shape)}; "
+                f"the substitute gives shape {tuple(smooth.shape)} where {self.path!r} is given {tuple(given.shape)}; "
                 "use substitute 'learned'"
             )
-        logits = self.model.get_submodule(self.path)(Instead.apply(stand_in, given))
+        logits = self.model.get_submodule(self.path)(Instead.apply(smooth, given))
+        draws.restore(after)  # the second pass through the network is not one of the model's own
         answer: Tensor = Instead.apply(logits, exact)
         return answer
 

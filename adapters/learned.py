@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from adapters import draws
 from audit.errors import BadInput
 
 HIDDEN, STEPS, ROWS, RATE, REACH = 32, 300, 64, 5e-3, 0.1
+
+
+def stand_in(
+    substitute: Callable[[Tensor], Tensor], function: Callable[[Tensor], Tensor], x: Tensor,
+    layers: Sequence[nn.Module], before: draws.State,
+) -> Tensor:  # fmt: skip
+    """What `substitute` answers for x (n, ...), fitted to `function` first where it is to be learned.
+
+    It draws what `function` drew from the state `before`, and leaves the generators of `before` where it found them, as
+    if it had not been there. layers: the random parts of `function`, which may draw row by row (`adapters.draws`).
+    """
+    after = [(generator, generator.get_state()) for generator, _ in before]
+    draws.restore(before)
+    if isinstance(substitute, Learned) and not substitute.fitted:
+        with draws.of_no_row(layers):
+            substitute.fit(function, x)
+        draws.restore(before)
+    answer = substitute(x)
+    draws.restore(after)
+    return answer
 
 
 class Learned(nn.Module):

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from adapters.memory import Memory
 from adapters.passes import Passes
 from audit.geometry import contains, distance
+from audit.margins import margin_loss
 from audit.rng import Stream
 from audit.types import ThreatModel
 
@@ -197,9 +198,7 @@ class Probe(nn.Module):
     def _observe(self, rows: Tensor, logits: Tensor, owner: Tensor, inside: Tensor, live: Tensor) -> None:
         rows, logits, owner, inside = rows[live], logits[live], owner[live], inside[live]
         y = self._y[owner]
-        own = logits.gather(1, y[:, None])[:, 0]
-        other = logits.scatter(1, y[:, None], float("-inf")).amax(1)
-        margin = (own - other).float()
+        margin = -margin_loss(logits, y).float()
         wrong = logits.argmax(1) != y
         # A tie of logits can be misclassified at margin 0; the sign must say "wrong".
         margin = torch.where(wrong, margin.clamp(max=-1e-30), margin)

@@ -29,6 +29,7 @@ AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoA
 AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 EOT_PGD = Step("eot-pgd", "eot-pgd", "full", why="PGD along the mean gradient of ten draws")
 FEWER_QUERIES = 1000
+FEW = 5  # images, where each takes as long as a hundred elsewhere
 GRADIENT_FREE = (
     Step("nes", "nes", "adaptive", why="gradients from scores alone, by normal draws"),
     Step("random-search", "random-search", "adaptive", why="1,000 random corners of the ball"),
@@ -83,7 +84,8 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
         return (*as_claimed, *whole)
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
     extra = (*_transfers(), *_unrolled(nature)) if nature.staged and not named else ()
-    return (*as_claimed, *_again(claimed, nature), *extra, *whole)
+    late = next((i for i, step in enumerate(whole) if step.late), len(whole))
+    return (*as_claimed, *_again(claimed, nature), *extra, *whole[:late], *_targeted(claimed, nature), *whole[late:])
 
 
 def _with_eot_pgd(steps: tuple[Step, ...], nature: Nature) -> tuple[Step, ...]:
@@ -149,7 +151,7 @@ def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
     """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first.
 
     The targeted attack takes nine times as long as the others, and so do the later parts of AutoAttack, which are for
-    what the first leaves: they come again only where a suite has them.
+    what the first leaves: they come again only where a suite has them, and of a random defense on a few survivors.
     """
     done = {"apgd-t"}
     for step in claimed:
@@ -160,6 +162,15 @@ def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
             done.add(step.attack)
             seen = replace(step, name=f"e2e-{step.name}", suite="adaptive", why="the claimed attack, end to end")
             yield _end_to_end(seen, nature)
+
+
+def _targeted(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
+    """A claimed targeted attack on a random defense, end to end where no suite's step is: 9,000 passes an image."""
+    for step in claimed if nature.stochastic else ():
+        if step.attack == "apgd-t" and not step.after:
+            why = f"the claimed attack, end to end, on {FEW} of the images that are left"
+            few = replace(step, name=f"e2e-{step.name}", suite="adaptive", scope="survivors", limit=FEW, why=why)
+            yield _end_to_end(few, nature)
 
 
 def _transfers() -> tuple[Step, ...]:

@@ -43,21 +43,24 @@ def get_recipe(defense: NetworkDefense, name: str) -> Recipe:
     return defense.recipes[name]
 
 
-def adjusted(recipe: Recipe, *, epochs: int | None, images: int | None, width: float | None = None) -> Recipe:
-    """The recipe with another length or size; its name then says so.
+def adjusted(
+    recipe: Recipe, *, epochs: int | None, images: int | None, width: float | None = None, precision: str | None = None
+) -> Recipe:
+    """The recipe with another length, size or precision; its name then says so, and its teacher follows.
 
-    Raises BadInput for epochs and images below 1, and for a width that is no positive factor.
+    Raises BadInput for epochs and images below 1, a width that is no positive factor, and an unknown precision.
     """
-    changes: dict[str, float] = {k: v for k, v in (("epochs", epochs), ("images", images)) if v is not None}
-    for key, value in changes.items():
-        if value < 1:
+    for key, value in (("epochs", epochs), ("images", images)):
+        if value is not None and value < 1:
             raise BadInput(f"--{key} is {value}, expected at least 1")
-    if width is not None:
-        if not 0 < width < math.inf:
-            raise BadInput(f"--width is {width}, expected a positive factor such as 0.5")
-        changes["width"] = width
+    if width is not None and not 0 < width < math.inf:
+        raise BadInput(f"--width is {width}, expected a positive factor such as 0.5")
+    asked = {"epochs": epochs, "images": images, "width": width, "precision": precision}
+    changes = {key: value for key, value in asked.items() if value is not None}
     suffix = "".join(f"-{key}{value}" for key, value in changes.items())
-    teacher = adjusted(recipe.teacher, epochs=epochs, images=images, width=width) if recipe.teacher else None
+    teacher = recipe.teacher and adjusted(
+        recipe.teacher, epochs=epochs, images=images, width=width, precision=precision
+    )
     return replace(recipe, name=recipe.name + suffix, teacher=teacher, **changes)  # type: ignore[arg-type]
 
 

@@ -7,19 +7,22 @@ All maximise cross-entropy, take no gradient with respect to the weights, and re
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.recipes import Batch
+from defenses.recipes import Batch, Loss
+
+SUMMED: Loss = partial(F.cross_entropy, reduction="sum")
 
 
-def input_gradient(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of the summed cross-entropy with respect to x (b, c, h, w)."""
+def input_gradient(network: nn.Module, x: Tensor, y: Tensor, loss: Loss = SUMMED) -> Tensor:
+    """The gradient of the loss, the summed cross-entropy unless named, with respect to x (b, c, h, w)."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(F.cross_entropy(network(leaf), y, reduction="sum"), leaf)
+        (gradient,) = torch.autograd.grad(loss(network(leaf), y), leaf)
     return gradient
 
 

@@ -8,6 +8,7 @@ from adapters.learned import Learned
 from adapters.parts import last_network
 from adapters.smooth import Smooth
 from audit.errors import BadInput
+from defenses.co_noise.noise import Noise
 from tests.planted import TinyCNN
 
 
@@ -37,6 +38,23 @@ class Coded(nn.Module):
 
 
 X = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Noisy(nn.Module):
+    """Noise in the code before the network and dropout in it: both draw anew in each pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.noise, self.body = Noise(0.1), nn.Sequential(TinyCNN(), Dropped())
+        self.eval()
+
+    def forward(self, x):
+        return self.body(self.noise(x))
+
+
+class Dropped(nn.Module):
+    def forward(self, x):
+        return x + 0.1 * torch.rand_like(x)
 
 
 def gradient(model, x=X):
@@ -91,6 +109,25 @@ def test_a_learned_front_points_uphill_where_identity_does_not_fit():
     after, before = model((X + step).clamp(0, 1))[:, 0], model((X - step).clamp(0, 1))[:, 0]
     assert float((after - before).detach().mean()) > 0.1
     assert torch.equal(gradient(Front(model, "body", "learned")), gradient(wrapped))  # seeded
+
+
+@pytest.mark.parametrize("substitute", ["identity", "learned"])
+@pytest.mark.parametrize("own", [False, True])
+def test_a_random_model_draws_behind_front_what_it_draws_alone(substitute, own):
+    """On 70 rows, more than a surrogate is fitted on; from torch's generator, and from one generator for each row."""
+    model, x = Noisy(), X.repeat(12, 1, 1, 1)[:70]
+
+    def two_passes(asked):
+        torch.manual_seed(3)
+        model.noise.generators = [torch.Generator().manual_seed(i) for i in range(70)] if own else None
+        found = [asked(x.clone().requires_grad_()).detach() for _ in range(2)]
+        return found, torch.get_rng_state()
+
+    alone, state = two_passes(model)
+    wrapped, behind = two_passes(Front(model, "body", substitute))
+    assert not torch.equal(*alone)
+    assert all(torch.equal(a, b) for a, b in zip(alone, wrapped, strict=True))
+    assert torch.equal(state, behind)
 
 
 def test_front_refuses_a_network_that_took_no_part():

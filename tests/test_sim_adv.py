@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from audit.claims import own_claims
+from audit.linear import Linear
 from defenses.adversaries import BIM
 from defenses.recipes import Batch
 from defenses.sim_adv import EPS, RECIPES, SIM_ADV
 from defenses.sim_adv.atda import ATDALoss, coral, margin, mmd, moved_centres
 from defenses.sim_adv.free import FreeBuffers, FreeStep, free_images
-from defenses.sim_adv.ratio import rho
+from defenses.sim_adv.ratio import rho, rho_curve, rho_steps
 from defenses.sim_adv.sim import SIM, sim_buffers
 
 
@@ -88,6 +89,11 @@ def test_atda_terms_by_hand():
     centres = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
     loss = margin(torch.tensor([[1.0, 1.0]]), torch.tensor([0]), centres)  # distances 1 and 3
     assert float(loss) == pytest.approx(math.log(1 + math.exp(1 - 3)), rel=1e-6)
+    three = torch.cat([torch.nn.functional.pad(centres, (0, 1)), torch.tensor([[0.0, 0.0, 2.0]])])
+    loss = margin(torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]]), torch.tensor([0, 2]), three)  # distances 1, 3 and 4
+    terms = [(1 - 3, 1 - 4), (4 - 1, 4 - 3)]  # Eq. 10: the sum over the others over k - 1, then the mean over images
+    expected = sum(sum(math.log(1 + math.exp(gap)) for gap in row) / (3 - 1) for row in terms) / 2
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
     moved = moved_centres(centres, torch.tensor([[1.0, 1.0], [3.0, 3.0]]), torch.tensor([0, 0]), 0.1)
     expected = [1 - 0.1 * (2 * 1 - 4) / 3, 0 - 0.1 * (0 - 4) / 3]
     assert moved[0].tolist() == pytest.approx(expected)
@@ -116,6 +122,20 @@ def test_rho_divides_by_the_strongest_setting():
         rho({1: 0.2, 30: 0.0})
     with pytest.raises(ValueError, match="at least one"):
         rho({})
+
+
+def test_the_rho_curves_in_closed_form():
+    """One pixel decides at 0.5: an image falls after as many steps of 0.05 as lead across, the last one never."""
+    model = Linear(torch.tensor([[-1.0], [1.0]]), torch.tensor([0.5, -0.5])).eval()
+    away = torch.tensor([0.03, 0.08, 0.12, 0.18, 0.3]).repeat(60)  # more images than one part
+    x, y = (0.5 - away).view(-1, 1, 1, 1), torch.zeros(300, dtype=torch.int64)
+    steps = rho_steps(model, x, y, eps=0.2, n1=4, n2=6)
+    assert steps == pytest.approx({0: 0, 1: 0.25, 2: 0.5, 3: 0.75, 4: 1, 5: 1, 6: 1})
+    assert rho_curve(model, x, y, eps=0.2, settings=(10, 0, 1)) == pytest.approx({0: 0, 1: 1, 10: 1})  # all go 0.2 far
+    wrong = torch.cat([torch.ones(60, dtype=torch.int64), y[60:]])  # wrong from the start: 60, and in the end
+    assert rho_steps(model, x, wrong, eps=0.1, n1=1, n2=1)[0] > 0
+    with pytest.raises(ValueError, match="raise eps"):
+        rho_curve(model, x, y, eps=0.01, settings=(0, 2))
 
 
 def test_claims_are_table_3_of_the_paper():

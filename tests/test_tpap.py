@@ -8,13 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 
 from audit.claims import own_claims
+from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput, BadWeights
 from audit.linear import Linear, linear_problem
 from defenses.networks import MiddleCNN
 from defenses.overfitting import accuracy, overfitting_probe, perturbed
+from defenses.staged import Staged
 from defenses.tpap import RECIPES, TPAP
 from defenses.tpap.overfitting import measured_overfitting, robust_overfitting
 from defenses.tpap.purification import CWPurifier, SignPurifier, purified_by
@@ -254,6 +257,23 @@ def test_both_radii_are_trained_on():
     assert torch.equal(logits, model(near))
 
 
-def test_the_deployed_model_is_staged_and_named_in_the_checkpoint():
+def test_the_deployed_model_is_staged_and_named_in_the_checkpoint(tmp_path):
+    """The file holds the bare network and the radius; what is loaded answers as Eq. 6 to 9 by hand do."""
+    checkpoint = TPAP.checkpoint("fashion_mnist")
+    model = TPAP.load(checkpoint)
+    assert isinstance(model, Staged)
+    assert isinstance(model.purifier, SignPurifier)
+    assert model.purifier.network is model.network
+    assert checkpoint.inference == {"purify": "fgsm", "xi": model.purifier.xi}
+    assert set(load_file(checkpoint.path)) == set(model.network.state_dict())
+    x = torch.from_numpy(FASHION_MNIST.load().x[:8]).requires_grad_()
+    logits = model.network(x)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(logits, logits.argmax(1), reduction="sum"), x)
+    purified = (x + 0.1 * gradient.sign()).clamp(0, 1).detach()
+    torch.testing.assert_close(model(x.detach()), model.network(purified))
+    assert not torch.allclose(model(x.detach()), logits)
+
+
+def test_the_traits_and_claims_are_the_papers():
     assert TPAP.traits == {"nondifferentiable", "test_time_optimisation"}
     assert {claim.attack for claim in own_claims(TPAP)} >= {"fgsm", "pgd-20", "autoattack"}

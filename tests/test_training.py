@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from audit.errors import BadInput, BadModel
+from audit.margins import margin_loss
 from audit.training import adjusted
 from defenses.networks import MiddleCNN
 from defenses.recipes import Recipe, cross_entropy, plain
 from defenses.super_fitting import RECIPES
-from defenses.super_fitting.losses import KAPPA, bounded_mucs, ce_mucs, mucs, runner_up_gap
+from defenses.super_fitting.losses import KAPPA, bounded_mucs, ce_mucs, mucs
 from defenses.training import Trainer
 
 LOGITS = torch.tensor([[3.0, 1.0, 0.0], [2.0, 5.0, 4.0]])
@@ -33,7 +34,7 @@ def trainer(checkpoint=None, **changes) -> Trainer:
 
 
 def test_losses_in_closed_form():
-    assert runner_up_gap(LOGITS, LABELS).tolist() == [-2.0, 1.0]
+    assert margin_loss(LOGITS, LABELS).tolist() == [-2.0, 1.0]
     ce = (math.log(1 + math.exp(-2) + math.exp(-3)) + math.log(math.exp(-2) + math.exp(1) + 1)) / 2
     assert float(cross_entropy(LOGITS, LABELS)) == pytest.approx(ce, rel=1e-5)
     assert float(mucs(LOGITS, LABELS)) == pytest.approx(-0.5)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import torch
 
 from audit import registry
 from audit.datasets import FASHION_MNIST
+from audit.errors import AuditError
 from audit.grey import JUDGE_SEED
 from audit.oracle import Oracle
 from audit.testing import check_defense
 from defenses.base import ZOO
+from tests.test_cli import call
 
 SHIPPED = [(name, dataset, None) for name in registry.defenses for dataset in registry.defenses.load(name).zoo] + [
     (name, "fashion_mnist", file) for name in registry.defenses for file in registry.defenses.load(name).further
@@ -55,3 +58,28 @@ def test_nothing_in_the_zoo_is_unclaimed_or_large():
     known = [registry.defenses.load(name) for name in registry.defenses]
     assert files == {file for defense in known for file in (*defense.zoo.values(), *defense.further)}
     assert sum(path.stat().st_size for path in ZOO.iterdir() if path.is_file()) < 60_000_000
+
+
+@pytest.mark.long
+def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(tmp_path):
+    """TPAP's, in some three minutes: the same epochs overfit it in the same way, and its accuracies come back.
+
+    Not its bytes: the manifest in the file names versions, and another build of torch rounds otherwise.
+    """
+    try:
+        FASHION_MNIST.load("train")
+    except AuditError as error:
+        pytest.skip(f"no training images: {error}")
+    shipped = ZOO / "tpap-fashion_mnist-small.json"
+    told = json.loads(shipped.read_text())
+    words = shlex.split(told["command"])
+    assert words[:3] == ["python", "-m", "audit"]
+    assert call(*words[3:], "--out", tmp_path, "--quiet", "--device", "cpu") == 0
+    again = json.loads((tmp_path / shipped.name).read_text())
+    assert {**again["recipe"], "images": again["images"]} == {**told["recipe"], "images": told["images"]}
+    assert again["data_digest"] == told["data_digest"]
+    for one, other in zip(told["measured"]["grey"], again["measured"]["grey"], strict=True):
+        assert one.keys() == other.keys()
+        assert all(abs(one[key] - other[key]) <= 0.05 for key in one), (one, other)
+    assert again["measured"]["grey"][-1]["network_pgd_20"] < 0.1  # overfitted in full
+    assert again["measured"]["robust_overfitting"]["falls_to_others"]

@@ -22,6 +22,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Where the checkpoint and its manifest go.")] = Path("training"),
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     images: Annotated[int | None, typer.Option(help="Train on the first so many images.")] = None,
+    width: Annotated[float | None, typer.Option(help="Width factor of the network, instead of the recipe's.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="bf16 for mixed precision, faster where the device computes in it; else float32.")
+    ] = None,
     device: o.Device = "auto",
     quiet: o.Quiet = False,
 ) -> None:
@@ -30,7 +34,9 @@ def train(
     from audit.device import find_device
 
     known, data = registry.defenses.load(defense), registry.datasets.load(dataset)
-    chosen = training.adjusted(training.get_recipe(known, recipe), epochs=epochs, images=images)
+    chosen = training.adjusted(
+        training.get_recipe(known, recipe), epochs=epochs, images=images, width=width, precision=precision
+    )
     place = find_device(device)
     pair = [data.load(split, data_dir=data_dir, download=download) for split in ("train", "test")]
     with (

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -167,7 +168,7 @@ def features(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     with ExitStack() as taps:
         for node in nodes(network):
-            taps.enter_context(tapped(network, node, lambda found, node=node: seen.__setitem__(node, found)))
+            taps.enter_context(tapped(network, node, partial(seen.__setitem__, node)))
         network(x)
     return {node: seen[node] for node in sorted(seen)}
 

@@ -1,18 +1,21 @@
 """Training of the catastrophic-overfitting paper: FGSM-RS and FGSM-MEP, and the terms that avoid or induce CO.
 
 The adversaries leave x + delta_0, the image before the gradient step, in `memory["start"]` for the objectives. They
-expect `adversary_mode="train"`, as the public code of FGSM-MEP has it.
+expect `adversary_mode="train"`, as the public code of FGSM-MEP has it. The paper calls delta_0 "uniformly random"
+(below Eq. 8), which it is under FGSM-RS; under FGSM-MEP it is the perturbation carried from the last epoch, which is the
+start that FGSM-MEP has, and random in the epoch of a reset only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from defenses.adversaries import ascend, random_start, within
+from defenses.adversaries import ascend, input_gradient, random_start, within
 from defenses.co_noise.activations import (
     channel_difference,
     features_and_logits,
@@ -20,7 +23,7 @@ from defenses.co_noise.activations import (
     positions,
     top_channels,
 )
-from defenses.recipes import Batch, Buffers
+from defenses.recipes import Batch
 
 ALPHA_3 = 200.0
 GAMMA = 10.0
@@ -76,7 +79,7 @@ class FGSMMEP:
         if batch.epoch % self.reset == 0 and batch.step == 0 and batch.replay == 0:
             self._restart(batch)
         start = (batch.x + memory["delta"][rows]).clamp(0, 1)
-        gradient = self._gradient(batch, start)
+        gradient = input_gradient(batch.network, start, batch.y, partial(smoothed_cross_entropy, keep=self.keep))
         momentum = gradient / gradient.abs().sum().clamp_min(1e-30) + self.decay * memory["momentum"][rows]
         memory["momentum"][rows] = momentum
         kept = memory["delta"][rows] + step * momentum.sign()
@@ -90,12 +93,6 @@ class FGSMMEP:
         noise = torch.rand(delta.shape, generator=dice) - 0.5
         batch.memory["delta"] = (self.scale * self.eps * noise.sign()).clamp(-self.eps, self.eps).to(delta)
         batch.memory["momentum"] = torch.zeros_like(delta)
-
-    def _gradient(self, batch: Batch, start: Tensor) -> Tensor:
-        leaf = start.detach().requires_grad_()
-        loss = smoothed_cross_entropy(batch.network(leaf), batch.y, self.keep)
-        (gradient,) = torch.autograd.grad(loss, leaf)
-        return gradient
 
 
 def mep_buffers(x: Tensor) -> dict[str, Tensor]:
@@ -154,8 +151,10 @@ class Induce:
 
     L_co = CE of the network without the channels C_p% - L_stable(C_p%). C_p% are the top `percent` % of T_act at
     `node` over the training set; here a running mean over its batches stands for that statistic (T_act grows with
-    V_act, so both rank channels alike). L_stable has no upper bound, and neither has how far this can push; the
-    paper reports that p = 20 does not converge. It prints no alpha_3 for this use.
+    V_act, so both rank channels alike). Eq. 6 takes V_act between x and x + delta; here it is between x + delta_0 and
+    x + delta, as in Eq. 8, whose features are at hand. L_stable has no upper bound, and neither has how far this can push; the
+    paper reports that p = 20 does not converge. It prints no alpha_3 for this use. It adds L_co to Eq. 1 and does not say
+    whether Eq. 10 stays; Eq. 10 pulls the other way and is left out.
     """
 
     percent: float = 10.0
@@ -176,6 +175,3 @@ class Induce:
         mean = batch.memory.get("v_act", difference)
         batch.memory["v_act"] = MEMORY * mean + (1 - MEMORY) * difference
         return batch.memory["v_act"]
-
-
-MEP_BUFFERS: Buffers = mep_buffers

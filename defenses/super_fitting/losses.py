@@ -5,18 +5,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from audit.margins import margin_loss
+
 KAPPA = 150.0
 
 
-def runner_up_gap(logits: Tensor, y: Tensor) -> Tensor:
-    """z_s - z_y with s the largest logit other than the label's: (n,)."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
-
-
 def mucs(logits: Tensor, y: Tensor) -> Tensor:
-    """Eq. 17, "minimize unrelated category scores": z_s - z_y. Unbounded below."""
-    return runner_up_gap(logits, y).mean()
+    """Eq. 17, "minimize unrelated category scores": z_s - z_y, s being the largest other logit. Unbounded below."""
+    return margin_loss(logits, y).mean()
 
 
 def ce_mucs(logits: Tensor, y: Tensor) -> Tensor:
@@ -29,4 +25,4 @@ def bounded_mucs(logits: Tensor, y: Tensor) -> Tensor:
 
     float32 softmax underflows at a gap of 103, so the state that it reaches is the paper's (Eq. 16).
     """
-    return F.cross_entropy(logits, y) + F.relu(KAPPA + runner_up_gap(logits, y)).mean()
+    return F.cross_entropy(logits, y) + F.relu(KAPPA + margin_loss(logits, y)).mean()

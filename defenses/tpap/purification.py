@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
+from audit.margins import margin_loss
 from defenses.adversaries import input_gradient, prediction_gradient, within
 from defenses.inference import Variants, pixels, positive, whole
 from defenses.staged import Asking, Staged
@@ -29,7 +30,7 @@ VARIANTS = Variants(
 class SignPurifier(Asking):
     """Eq. 6-8: images x (n, c, h, w) in [0,1] -> x + xi * sign(gradient of CE(f(x), argmax f(x))), in [0,1].
 
-    More than one step makes it the PGD purification of Table 7, on the label predicted first, each step projected to
+    More than one step makes it a purification by PGD (one reading of Table 7, see `purified_by`), on the label predicted first, each step projected to
     the ball of xi around x; there is no random start, so the map stays deterministic. The clamp to [0,1] is the
     public code's. An image whose gradient is zero is left unchanged, since sign(0) = 0: a saturated softmax
     (probability 1 in float32) is not purified. The result is detached: by itself the deployed model has no gradient
@@ -90,7 +91,7 @@ class UnrolledPurifier(nn.Module):
 
 
 class CWPurifier(Asking):
-    """Carlini and Wagner's L2 attack on the network's own prediction, in place of FGSM (Table 7).
+    """Carlini and Wagner's L2 attack on the network's own prediction, in place of FGSM (see `purified_by`).
 
     Adam minimises |x' - x|^2 + c * max(z_label - max of the others, 0) over x' = (tanh w + 1) / 2; of each image the
     nearest x' that the network predicts otherwise is kept, and the image itself where there is none. c, steps and lr
@@ -114,22 +115,19 @@ class CWPurifier(Asking):
                 candidate = (w.tanh() + 1) / 2
                 logits = self.network(candidate)
                 away = (candidate - x).square().flatten(1).sum(1)
-                (w.grad,) = torch.autograd.grad((away + self.c * self._lead(logits, label)).sum(), w)
+                (w.grad,) = torch.autograd.grad((away + self.c * F.relu(-margin_loss(logits, label))).sum(), w)
             better = (logits.argmax(1) != label) & (away < nearest)
             best[better], nearest[better] = candidate.detach()[better], away.detach()[better]
             optimizer.step()
         return best
 
-    @staticmethod
-    def _lead(logits: Tensor, label: Tensor) -> Tensor:
-        own = logits.gather(1, label[:, None])[:, 0]
-        return F.relu(own - logits.scatter(1, label[:, None], float("-inf")).amax(1))
-
 
 def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
     """The deployed defense: `network` behind the purification that `inference` names.
 
-    purify: "fgsm" (the paper's), "pgd" or "cw" (Table 7), or "none" (Table 6); xi: the radius of the first two;
+    purify: "fgsm" (the paper's), "pgd", "cw", or "none" (Table 6). Table 7 replaces FGSM by PGD-10 and CW; its rows are headed
+    "Training", and the text leaves open whether the purification changes with it: this is for those who think so, the
+    recipe "paper-pgd-10" trains. xi: the radius of the first two;
     steps, step_size: of PGD; c, steps, lr: of CW. Raises BadWeights for a purification that does not exist.
     """
     kind, xi = inference["purify"], float(inference.get("xi", XI))
