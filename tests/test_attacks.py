@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from audit import registry
-from audit.attacks.common import BrokenAttack, margin_loss
+from audit.attacks.common import BrokenAttack
 from audit.errors import BadInput, Unsupported
 from audit.gates import fingerprint_model
+from audit.margins import margin_loss
 from audit.testing import Linear, _check_inside, check_attack
 from audit.types import ThreatModel
 from tests import planted

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.autograd import grad as imported_grad
 
 from audit.examination import borrowed, cuts, dynamic, repeats, signal
-from audit.examination.losses import margin
 from audit.gates import fingerprint_model, profile
+from audit.margins import margin_loss
 from audit.randomness import deterministic, random, random_drift
 from audit.rules import Nature
 from audit.types import ThreatModel
@@ -281,7 +281,7 @@ def test_a_network_picked_once_a_pass_is_always_found(seed):
     model = OneOfTwo()
     x, y = images(TinyCNN())
     assert repeats(model, x, y, seed=seed)["repeats_difference"] > 1e-4
-    assert signal(model, x, y, margin, seed=seed)["gradient_snr"] is not None
+    assert signal(model, x, y, margin_loss, seed=seed)["gradient_snr"] is not None
     seen = profile(model, x, y, batch_size=8, seed=seed, threat=ThreatModel())
     assert random(seen)
     assert not deterministic(seen, frozenset())
@@ -291,7 +291,7 @@ def test_a_network_picked_once_a_pass_is_always_found(seed):
 def test_more_noise_asks_for_more_draws():
     def needed(width):
         model = staged(UniformNoise(width))
-        return signal(model, *images(model, 16), margin, seed=0)["draws_for_snr"]
+        return signal(model, *images(model, 16), margin_loss, seed=0)["draws_for_snr"]
 
     assert needed(0.0) == 1
     assert 1 <= needed(0.05) <= needed(0.5) <= 64
@@ -304,8 +304,8 @@ def test_a_gradient_that_is_all_noise_asks_for_the_cap_and_none_for_none():
             return torch.stack([score, -score], 1)
 
     x, y = torch.rand(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
-    assert signal(Deaf(), x, y, margin, seed=0)["draws_for_snr"] >= 16
-    assert signal(staged(Quantise()), x, y, margin, seed=0) == {"gradient_snr": None, "draws_for_snr": None}
+    assert signal(Deaf(), x, y, margin_loss, seed=0)["draws_for_snr"] >= 16
+    assert signal(staged(Quantise()), x, y, margin_loss, seed=0) == {"gradient_snr": None, "draws_for_snr": None}
 
 
 def test_the_ratio_is_that_of_its_definition():
@@ -317,7 +317,7 @@ def test_the_ratio_is_that_of_its_definition():
             return torch.stack([score, -score], 1)
 
     x, y = torch.rand(64, 1, 8, 8), torch.ones(64, dtype=torch.int64)
-    seen = signal(Known(), x, y, margin, seed=0, draws=64)
+    seen = signal(Known(), x, y, margin_loss, seed=0, draws=64)
     assert seen["gradient_snr"] == pytest.approx(0.25, rel=0.15)
     assert seen["draws_for_snr"] in (4, 5)
 

@@ -16,9 +16,10 @@ from pyautoattack.fab_pt import FABAttack_PT
 from torch import Tensor, nn
 
 from audit.attacks.autoattack_shapes import AnySize
-from audit.attacks.common import attack, margin_loss, one_of
+from audit.attacks.common import attack, one_of
 from audit.attacks.rounds import TARGETS, best_of, in_rounds
 from audit.geometry import distance
+from audit.margins import margin_loss
 from audit.types import Norm, ThreatModel
 
 LIBRARY = "pyautoattack"

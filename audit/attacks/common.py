@@ -143,9 +143,3 @@ def one_of(attack: str, option: str, known: Mapping[str, Any]) -> Callable[[Mapp
         choice(attack, option, params[option], known)
 
     return check
-
-
-def margin_loss(logits: Tensor, y: Tensor) -> Tensor:
-    """max over i != y of z_i, minus z_y: (n,). Scale-free in sign, never saturates (Carlini and Wagner 2017)."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import Cost, choice, margin_loss
+from audit.attacks.common import Cost, choice
 from audit.geometry import distance
+from audit.margins import margin_loss
 from audit.types import Norm
 
 EACH = 9  # runner-up classes that target "each" goes through: all others of ten, as AutoAttack's targeted parts do

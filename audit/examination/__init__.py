@@ -15,7 +15,6 @@ from audit.examination.behaviour import Memory, batches, rounding, seeded
 from audit.examination.borrowed import borrowed
 from audit.examination.draws import repeats, signal
 from audit.examination.frozen import Frozen
-from audit.examination.losses import margin
 from audit.examination.nearby import stability
 from audit.examination.ranges import other_ranges
 from audit.examination.reach import eps_curve, pixel_radius
@@ -23,6 +22,7 @@ from audit.examination.slopes import differences
 from audit.examination.structure import cuts
 from audit.examination.vanishing import gradients
 from audit.examination.watched import dynamic
+from audit.margins import margin_loss
 from audit.rng import Stream, derive_seed
 from audit.types import ThreatModel
 
@@ -49,7 +49,7 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
         found |= dynamic(twin, x[:FEW])
         random = found["repeats_difference"] > 0 or found["random_by_seed"]
         found |= cuts(twin, x, y, seed=derive_seed(seed, "cuts"), passes=PASSES if random else 1)
-        found |= signal(twin, x, y, margin, seed=derive_seed(seed, "signal"), random=random)
+        found |= signal(twin, x, y, margin_loss, seed=derive_seed(seed, "signal"), random=random)
         found |= _around(Frozen(twin, derive_seed(seed, "frozen")), x, y, threat)
         found |= {"batch_difference": None, "batch_flips": None}
         if not random:

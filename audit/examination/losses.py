@@ -5,21 +5,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from audit.margins import margin_loss
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """CE of logits (n, k) and labels y (n,): (n,)."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """The largest other logit minus the label's: (n,)."""
-    own = logits.gather(1, y[:, None])[:, 0]
-    return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
-
-
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """The margin over the gap from the largest to the third logit (Croce and Hein 2020); with two, the margin."""
     if logits.shape[1] < 3:
-        return margin(logits, y)
+        return margin_loss(logits, y)
     top = logits.topk(3).values
-    return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
+    return margin_loss(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)

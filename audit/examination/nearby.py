@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audit.examination.frozen import Frozen, cosines, median, somewhere
-from audit.examination.losses import margin
+from audit.margins import margin_loss
 
 NOISES = 16
 IMAGES = 32
@@ -28,20 +28,20 @@ def stability(ask: Frozen, x: Tensor, y: Tensor, eps: float) -> dict[str, Any]:
     empty = {"loss_change": None, "linearity_gap": None, "gradient_cosine": None}
     if not len(x):
         return empty
-    value, gradient = ask.gradient(x, y, margin)
-    changes = [(value - ask.value(somewhere(x, eps / 2), y, margin)).abs() for _ in range(NOISES)]
+    value, gradient = ask.gradient(x, y, margin_loss)
+    changes = [(value - ask.value(somewhere(x, eps / 2), y, margin_loss)).abs() for _ in range(NOISES)]
     relative = torch.stack(changes) / torch.where(value == 0, torch.ones_like(value), value.abs())
     found = {**empty, "loss_change": float(relative.clamp_max(1).mean())}
     if gradient is None or not bool(gradient.any()):
         return found
     gaps = {f"{r:g}": median(_gap(ask, x, y, r * eps, value, gradient)) for r in (*NEAR, 1.0)}
-    near = {r: ask.gradient(somewhere(x, r * eps), y, margin)[1] for r in NEAR}
+    near = {r: ask.gradient(somewhere(x, r * eps), y, margin_loss)[1] for r in NEAR}
     turned = {f"{r:g}": median(cosines(gradient, g)) for r, g in near.items() if g is not None}
     return {**found, "linearity_gap": gaps, "gradient_cosine": turned}
 
 
 def _gap(ask: Frozen, x: Tensor, y: Tensor, radius: float, value: Tensor, gradient: Tensor) -> Tensor:
     moved = (x + radius * gradient.sign()).clamp(0, 1)
-    rise = (ask.value(moved, y, margin) - value).double()
+    rise = (ask.value(moved, y, margin_loss) - value).double()
     foretold = ((moved - x) * gradient).flatten(1).sum(1).double()
     return (rise - foretold).abs() / (rise.abs() + foretold.abs()).clamp_min(torch.finfo(torch.float64).tiny)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from audit.examination.frozen import Frozen
-from audit.examination.losses import margin
 from audit.geometry import distance, project
+from audit.margins import margin_loss
 from audit.types import ThreatModel
 
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -50,7 +50,7 @@ def _left(ask: Frozen, x: Tensor, y: Tensor, threat: ThreatModel) -> int | None:
     """How many images stand after the attack; None without a gradient."""
     images, size = x.clone(), 2.5 * threat.eps / ITERATIONS
     for number in range(ITERATIONS):
-        value, gradient = ask.gradient(images, y, margin)
+        value, gradient = ask.gradient(images, y, margin_loss)
         if gradient is None or (number == 0 and not bool(gradient.any())):
             return None
         alive = value <= 0
@@ -58,7 +58,7 @@ def _left(ask: Frozen, x: Tensor, y: Tensor, threat: ThreatModel) -> int | None:
         if not len(x):
             return 0
         images = project(images + size * _direction(gradient, threat), x, threat)
-    return int((ask.value(images, y, margin) <= 0).sum())
+    return int((ask.value(images, y, margin_loss) <= 0).sum())
 
 
 def _direction(gradient: Tensor, threat: ThreatModel) -> Tensor:

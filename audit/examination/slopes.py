@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audit.examination.frozen import Frozen, cosines, median
-from audit.examination.losses import margin
+from audit.margins import margin_loss
 
 DIRECTIONS = 16
 STEPS = (1e-3, 1e-1)  # of eps
@@ -34,7 +34,7 @@ def differences(ask: Frozen, x: Tensor, y: Tensor, eps: float) -> dict[str, Any]
     edge = 2 * max(STEPS) * eps
     x = (x + edge * (2 * torch.rand_like(x) - 1)).clamp(min(edge, 0.5), max(1 - edge, 0.5))
     found: dict[str, Any] = {"difference_cosine": None, "difference_ratio": None, "slope_agreement": None}
-    gradient = ask.gradient(x, y, margin)[1] if len(x) else None
+    gradient = ask.gradient(x, y, margin_loss)[1] if len(x) else None
     if gradient is None or not bool(gradient.any()):
         return found
     directions = [_smooth(x) for _ in range(DIRECTIONS)]
@@ -49,7 +49,7 @@ def differences(ask: Frozen, x: Tensor, y: Tensor, eps: float) -> dict[str, Any]
 
 def _slopes(ask: Frozen, x: Tensor, y: Tensor, t: float, directions: Sequence[Tensor]) -> Tensor:
     """The central difference quotient over t along each direction: (n, directions)."""
-    rises = [ask.value(x + t * d, y, margin) - ask.value(x - t * d, y, margin) for d in directions]
+    rises = [ask.value(x + t * d, y, margin_loss) - ask.value(x - t * d, y, margin_loss) for d in directions]
     return torch.stack(rises, 1) / (2 * t)
 
 

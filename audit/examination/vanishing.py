@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from audit.examination.frozen import Frozen, Loss, cosines, median, somewhere
-from audit.examination.losses import cross_entropy, dlr, margin
+from audit.examination.losses import cross_entropy, dlr
 from audit.examination.structure import gradient_at
+from audit.margins import margin_loss
 
 SATURATED = 1e-7
 
@@ -53,7 +54,7 @@ def _every(ask: Frozen, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor | None],
         gap = max(float((top[:, 0] - top[:, 1]).median()), 1e-6)
         losses: dict[str, Loss] = {
             "ce": cross_entropy, "ce-rescaled": lambda z, labels: cross_entropy(z / gap, labels),
-            "margin": margin, "dlr": dlr,
+            "margin": margin_loss, "dlr": dlr,
         }  # fmt: skip
         found = {name: gradient_at(loss(logits, y), images) for name, loss in losses.items()}
     wide = ask.widened(x[:1])

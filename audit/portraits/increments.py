@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audit.examination.frozen import Frozen
-from audit.examination.losses import margin
 from audit.geometry import project
+from audit.margins import margin_loss
 from audit.portraits.losses import scaled
 from audit.types import ThreatModel
 
@@ -30,12 +30,12 @@ def increments(
     ask: what the attack sees; x: images (n, c, h, w) with labels y (n,). None where there is no gradient, and in L0, which
     has no such steps.
     """
-    gradient = None if threat.norm == "L0" else ask.gradient(x, y, margin)[1]
+    gradient = None if threat.norm == "L0" else ask.gradient(x, y, margin_loss)[1]
     if gradient is None:
         return None
 
     def up(images: Tensor) -> Tensor:
-        found = ask.gradient(images, y, margin)[1]
+        found = ask.gradient(images, y, margin_loss)[1]
         return torch.zeros_like(images) if found is None else found.nan_to_num(0.0)
 
     rows = [_walk(step, maps, x, threat) for step in (up, torch.randn_like)]

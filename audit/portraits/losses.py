@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audit.examination.frozen import Frozen
-from audit.examination.losses import cross_entropy, margin
+from audit.examination.losses import cross_entropy
+from audit.margins import margin_loss
 from audit.portraits.subject import BATCH
 from audit.types import ThreatModel
 
@@ -20,14 +21,14 @@ REACH = 1.0  # of eps, to either side
 
 def both_losses(logits: Tensor, y: Tensor) -> NDArray[np.float64]:
     """Cross-entropy in float32, as an attack would see it, and the right class's logit less the best other: (n, 2)."""
-    found = torch.stack([cross_entropy(logits.float(), y).double(), -margin(logits.double(), y)], 1)
+    found = torch.stack([cross_entropy(logits.float(), y).double(), -margin_loss(logits.double(), y)], 1)
     return np.asarray(found.detach().cpu().numpy(), np.float64)
 
 
 def gradient_norms(ask: Frozen, x: Tensor, y: Tensor) -> NDArray[np.float64] | None:
     """2-norms of the gradients of cross-entropy and margin at each image: (n, 2); None where there is no gradient."""
     columns = []
-    for loss in (cross_entropy, margin):
+    for loss in (cross_entropy, margin_loss):
         parts = [ask.gradient(a, b, loss)[1] for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True)]
         if any(part is None for part in parts):
             return None
@@ -43,7 +44,7 @@ def surface(ask: Frozen, guide: Frozen, x: Tensor, y: Tensor, threat: ThreatMode
     surface_distance: float32 (15, 15), how far a point is moved before it is kept in [0,1], in eps, the most of the images:
     the corners of the plane lie beyond the ball, at 2 eps under Linf. Absent in L0, whose distance no such step has.
     """
-    gradient = guide.gradient(x, y, margin)[1]
+    gradient = guide.gradient(x, y, margin_loss)[1]
     known = gradient is not None and bool(torch.isfinite(gradient).all()) and bool(gradient.any())
     first = scaled(gradient if known and gradient is not None else torch.randn_like(x), threat)
     second = scaled(torch.randn_like(x), threat)

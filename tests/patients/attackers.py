@@ -8,7 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import Function, WrappedAttack, attack, margin_loss
+from audit.attacks.common import Function, WrappedAttack, attack
+from audit.margins import margin_loss
 from audit.types import ThreatModel
 from tests.patients.networks import from_zoo
 

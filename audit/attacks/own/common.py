@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.attacks.common import margin_loss
 from audit.attacks.rounds import per_row
 from audit.geometry import project
+from audit.margins import margin_loss
 from audit.types import Norm, ThreatModel
 
 LIBRARY = "ours"

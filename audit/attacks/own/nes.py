@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import attack, margin_loss
+from audit.attacks.common import attack
 from audit.attacks.own.common import LIBRARY, moved
 from audit.attacks.rounds import Best
+from audit.margins import margin_loss
 from audit.types import ThreatModel
 
 ROWS = 512  # images a query may hold, unless the batch alone holds more

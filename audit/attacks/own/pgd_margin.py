@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audit.attacks.common import attack, margin_loss
+from audit.attacks.common import attack
 from audit.attacks.own.common import LIBRARY, pgd
 from audit.attacks.rounds import best_of
+from audit.margins import margin_loss
 from audit.types import ThreatModel
 
 

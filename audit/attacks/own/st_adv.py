@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audit.attacks.common import attack, margin_loss
+from audit.attacks.common import attack
 from audit.attacks.own.common import LIBRARY
 from audit.attacks.rounds import Best
 from audit.geometry import project
+from audit.margins import margin_loss
 from audit.types import ThreatModel
 
 ROUNDING = 1e-8  # keeps the derivative of the square root finite where the flow is flat
