@@ -22,10 +22,11 @@ from audit.attempt import Returned, adapted, call
 from audit.budget import Budget
 from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
-from audit.gates import bare_network, deterministic
+from audit.gates import bare_network
 from audit.ledger import Arrays, Ledger
 from audit.oracle import SELECTION_DRAWS, Oracle
 from audit.plan import Plan, Unit
+from audit.randomness import deterministic
 from audit.rng import Stream, derive_seed
 from audit.types import Step, ThreatModel
 

@@ -16,11 +16,12 @@ from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Watcher
 from audit.errors import AuditError
 from audit.gallery import write_gallery
-from audit.gates import deterministic, fingerprint_model, forward_mismatch
+from audit.gates import fingerprint_model, forward_mismatch
 from audit.ledger import Ledger, write_json
 from audit.plan import Plan, settle
 from audit.portraits.draw import write_portraits
 from audit.preparation import Prepared
+from audit.randomness import deterministic
 from audit.remedies import next_round
 from audit.results import read_results
 from audit.rng import derive_seed

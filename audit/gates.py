@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def profile(
     Keys: n; clean_correct; classes; logit_gap (median of largest minus second, at least 1e-6); zero_gradient
     (share of correctly classified images whose float32 CE gradient is exactly zero); saturated (share whose
     softmax gives every other class exactly zero); max_draw_difference (largest change of normalised logits over 3
-    passes, AutoAttack's "randomized" check); last_network (see `adapters.parts`); softmax_output (bool); gradient_cut (bool: no gradient leads from the
+    passes; more passes over fewer images: `audit.examination.draws`, and all of it together: `audit.randomness`); last_network (see `adapters.parts`); softmax_output (bool); gradient_cut (bool: no gradient leads from the
     logits to the images, because a part in between is not differentiable).
     threat: with it, the keys of `audit.examination.examine` join them, and gradient_cut is also true where the gradient
     of the logits is there and exactly zero everywhere, as behind a rounding.
@@ -178,9 +178,3 @@ def fingerprint_model(model: nn.Module) -> str:
         seen.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     seen.update("".join("01"[part.training] for part in model.modules()).encode())
     return seen.hexdigest()
-
-
-def deterministic(profile: Mapping[str, Any], traits: frozenset[str]) -> bool:
-    """May a repeated question be answered from memory? Only if nothing random or stateful is declared or seen."""
-    quiet = profile["max_draw_difference"] == 0 and not profile.get("stateful", False)
-    return quiet and not traits & {"stochastic", "stateful"}

@@ -28,6 +28,7 @@ from audit.models.spec import Declared, usual_place
 from audit.oracle import draws_for
 from audit.plan import Plan
 from audit.protocols import Checkpoint, Defense
+from audit.randomness import random_drift
 from audit.rng import derive_seed
 from audit.rules import Nature, answered, fit, omitted
 from audit.settings import resolve_temperature
@@ -102,7 +103,7 @@ def prepare(
     subject = _load(sources, known, name, dataset, suite=suite, n=n, eps=eps, norm=norm, device=device)
     seen = _examined(subject, chosen, settings, seed=seed, batch_size=batch_size)
     nature = Nature.of(
-        known.traits, staged=staged(subject.model), drift=seen["max_draw_difference"], cut=seen["gradient_cut"],
+        known.traits, staged=staged(subject.model), drift=random_drift(seen), cut=seen["gradient_cut"],
         unrolls=callable(getattr(getattr(subject.model, "purifier", None), "unrolled", None)),
     )  # fmt: skip
     own, steps, unsupported = _filled(fit(answered(chosen.steps, seen["answers"]), nature), settings, subject, seen["answers"])  # fmt: skip

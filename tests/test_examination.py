@@ -17,13 +17,14 @@ from audit.examination.ranges import other_ranges
 from audit.examination.reach import eps_curve, pixel_radius
 from audit.examination.slopes import differences
 from audit.examination.vanishing import gradients
-from audit.gates import deterministic, fingerprint_model, profile
+from audit.gates import fingerprint_model, profile
+from audit.randomness import deterministic
 from audit.types import ThreatModel
 from tests.planted import Brightness, Noisy, Quantise, Staged, TinyCNN, images
 
 EPS = 8 / 255
 KEYS = {
-    "examined", "random_by_seed", "repeats_correct", "repeats_difference", "dynamic", "dynamic_in", "enables_gradients",
+    "examined", "random_by_seed", "seed_difference", "repeats_correct", "repeats_difference", "dynamic", "dynamic_in", "enables_gradients",
     "gradient_cut", "gradient_cut_at", "gradient_cut_shapes", "front_at", "bare_network_at", "gradient_snr", "draws_for_snr",
     "logit_range", "distinct_logits", "logit_step", "loss_gradients", "softmax_saturated", "ce_cosine_float64",
     "ce_cosine_rescaled", "difference_cosine", "difference_ratio", "slope_agreement", "loss_change", "linearity_gap", "gradient_cosine", "right_in_range",
@@ -149,7 +150,8 @@ def test_batches(model, depends):
 
 @pytest.mark.parametrize(("model", "random"), [(TinyCNN(), False), (Noisy(TinyCNN()), True)])
 def test_randomness_by_seed(model, random):
-    assert seeded(model, images(TinyCNN())[0], seed=0) == {"random_by_seed": random}
+    seen = seeded(model, images(TinyCNN())[0], seed=0)
+    assert (seen["random_by_seed"], seen["seed_difference"] > 1e-4) == (random, random)
 
 
 def asked(model: nn.Module, passes: int = 10) -> dict:

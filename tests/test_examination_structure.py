@@ -9,7 +9,10 @@ from torch.autograd import grad as imported_grad
 
 from audit.examination import borrowed, cuts, dynamic, repeats, signal
 from audit.examination.losses import margin
-from audit.gates import fingerprint_model
+from audit.gates import fingerprint_model, profile
+from audit.randomness import deterministic, random, random_drift
+from audit.rules import Nature
+from audit.types import ThreatModel
 from tests.planted import Counting, Noisy, Quantise, SignStep, Staged, TinyCNN, UniformNoise, images
 
 
@@ -259,6 +262,30 @@ def test_repeats_of_a_noisy_one_differ_and_follow_the_seed():
     first, again, other = (repeats(model, x, y, seed=seed) for seed in (0, 0, 1))
     assert first == again != other
     assert first["repeats_difference"] > 0.01
+
+
+class OneOfTwo(nn.Module):
+    """Each pass is answered by one of two networks: two passes in a row agree as often as not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList([TinyCNN(seed=0), TinyCNN(seed=1)])
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.networks[int(torch.randint(2, ()))](x)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_network_picked_once_a_pass_is_always_found(seed):
+    model = OneOfTwo()
+    x, y = images(TinyCNN())
+    assert repeats(model, x, y, seed=seed)["repeats_difference"] > 1e-4
+    assert signal(model, x, y, margin, seed=seed)["gradient_snr"] is not None
+    seen = profile(model, x, y, batch_size=8, seed=seed, threat=ThreatModel())
+    assert random(seen)
+    assert not deterministic(seen, frozenset())
+    assert Nature.of((), staged=False, drift=random_drift(seen)).stochastic
 
 
 def test_more_noise_asks_for_more_draws():

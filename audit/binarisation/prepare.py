@@ -12,9 +12,9 @@ from audit.binarisation.result import BinarisationTest
 from audit.binarisation.run import binarisation_test, check_step
 from audit.errors import BadInput
 from audit.filled import filled
-from audit.gates import deterministic
 from audit.oracle import draws_for
 from audit.preparation import Prepared, prepare
+from audit.randomness import deterministic, random_drift
 from audit.registry import closest
 from audit.rules import Nature, fit, omitted
 from audit.settings import resolve_temperature
@@ -63,7 +63,7 @@ def chosen_step(prepared: Prepared, attack: str, settings: Sequence[str], datase
     """
     plan = prepared.plan
     identity = plan.identity
-    nature = Nature.of(prepared.target.traits, staged=identity["staged"], drift=plan.profile["max_draw_difference"])
+    nature = Nature.of(prepared.target.traits, staged=identity["staged"], drift=random_drift(plan.profile))
     step = _named(attack, identity["defense"], plan.threat.norm, nature)
     check_step(step, plan.threat)
     _, (step,), _ = filled((step,), settings, plan.threat, prepared.target.x.shape[1:], dataset)

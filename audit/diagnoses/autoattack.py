@@ -17,10 +17,10 @@ from audit.diagnoses.common import (
     zero_gradients,
 )
 from audit.diagnoses.gradients import vanishing_gradient
+from audit.randomness import RANDOM, drift, random, remembers
 from audit.results import Results
 from audit.types import Diagnosis
 
-DRIFT = 1e-4
 FEW_CLASSES = 4
 
 
@@ -30,20 +30,19 @@ def randomized(results: Results) -> Diagnosis:
     Answers that change because the model remembers are no randomness: see `stateful`.
     """
     profile = results.plan.profile
-    drift = float(profile["max_draw_difference"])
-    remembers = bool(profile.get("stateful")) and not profile.get("random_by_seed")
+    seen, memory = drift(profile), remembers(profile)
     declared = "stochastic" in results.plan.identity.get("traits", ())
     enough = averaged(results) and most_draws(results) >= (profile.get("draws_for_snr") or 1)
-    sentence = f"repeated passes change the normalised logits by up to {drift:.2g}"
+    sentence = f"repeated passes change the normalised logits by up to {seen:.2g}"
     counts = profile.get("repeats_correct") or [0]
     if min(counts) != max(counts):
         sentence += f"; of {profile['examined']} images {min(counts)} to {max(counts)} are right in one pass"
-    if (profile.get("draws_for_snr") or 1) > 1 and drift > DRIFT and not remembers:
+    if (profile.get("draws_for_snr") or 1) > 1 and random(profile):
         sentence += f"; the gradient of one draw is mostly noise until {profile['draws_for_snr']} are averaged"
-    if remembers and drift > DRIFT:
+    if memory and seen > RANDOM:
         sentence += ", by memory and not at random (see stateful)"
     return Diagnosis(
-        "randomized", status(drift > DRIFT and not remembers, resolved=declared and enough), drift, DRIFT,
+        "randomized", status(random(profile), resolved=declared and enough), seen, RANDOM,
         int(profile["n"]), sentence,
         "declare the trait stochastic, average the attack's gradient over draws (EOT) and judge on fresh ones", True,
         "AutoAttack's randomized flag; Athalye et al. 2018 (stochastic gradients)",

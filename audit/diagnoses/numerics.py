@@ -8,6 +8,7 @@ docs/diagnoses.md has the figures.
 from __future__ import annotations
 
 from audit.diagnoses.common import NOT_EXAMINED, bridged, estimated, remedied, status, unmeasured
+from audit.randomness import random
 from audit.results import Results
 from audit.types import Diagnosis
 
@@ -15,7 +16,6 @@ NEAR = "0.1"  # of eps: about what an attack moves in one iteration
 BENT = 0.4  # gap of local linearity; trained networks reach 0.23
 OTHERWISE = 0.5  # cosine of two gradients that should agree; trained networks reach 0.88, batch statistics 0.58
 STILL = 0.5  # share of pixels that sign(0) leaves alone; noise behind a ReLU reaches 0.35
-RANDOM = 1e-4
 
 
 def ce_precision(results: Results) -> Diagnosis:
@@ -25,9 +25,8 @@ def ce_precision(results: Results) -> Diagnosis:
     """
     name, remedy, reference = "ce_precision", "attack CE on rescaled logits or in float64, and logit differences (margin, DLR)", "Carlini and Wagner 2017; Croce and Hein 2020, on the scale of logits"  # fmt: skip
     profile = results.plan.profile
-    random = float(profile.get("max_draw_difference") or 0.0) > RANDOM
     found = {
-        "in float64": None if random else profile.get("ce_cosine_float64"),
+        "in float64": None if random(profile) else profile.get("ce_cosine_float64"),
         "of rescaled logits": profile.get("ce_cosine_rescaled"),
     }
     seen = {what: float(value) for what, value in found.items() if value is not None}

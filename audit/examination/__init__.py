@@ -47,9 +47,9 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed
         memory = Memory(twin, x, seed=derive_seed(seed, "memory"))
         found |= repeats(twin, x, y, seed=derive_seed(seed, "repeats"))
         found |= dynamic(twin, x[:FEW])
-        random = found["repeats_difference"] > 0
+        random = found["repeats_difference"] > 0 or found["random_by_seed"]
         found |= cuts(twin, x, y, seed=derive_seed(seed, "cuts"), passes=PASSES if random else 1)
-        found |= signal(twin, x, y, margin, seed=derive_seed(seed, "signal"))
+        found |= signal(twin, x, y, margin, seed=derive_seed(seed, "signal"), random=random)
         found |= _around(Frozen(twin, derive_seed(seed, "frozen")), x, y, threat)
         found |= {"batch_difference": None, "batch_flips": None}
         if not random:
