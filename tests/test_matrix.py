@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from audit import execution
+from audit.diagnoses.index import in_words
+from audit.suites import SUITES
+from audit.verdict import judge_claim
 from tests.matrix import SLACK, examined, models
 from tests.patients import PATIENTS
 
@@ -33,6 +36,23 @@ def check(name, out, seed=0):
 @pytest.mark.parametrize("name", QUICKEST)
 def test_the_diagonal_in_short(name, tmp_path):
     check(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["logits_times_1000", pytest.param("quantised_input", marks=pytest.mark.slow)])
+def test_a_masked_defense_that_stands_is_not_upheld_for_its_own_flag_alone(name, tmp_path):
+    """Without the steps that answer the finding, the numbers bear the claim out, and nothing else speaks against it."""
+    blind = tuple(step for step in SUITES["diagnose"].steps if step.suite == "claimed")
+    row = examined(PATIENTS[name], "diagnose", 0, tmp_path, steps=blind)
+    results, claim = row.audit.results, row.audit.claim
+    assert judge_claim(claim, results, ()).outcome == "upheld"
+    (own,) = [
+        d
+        for d in row.audit.diagnoses
+        if d.name in ("vanishing_gradient", "shattered_gradient") and d.status == "flagged"
+    ]
+    assert judge_claim(claim, results, (own,)).outcome == "inconclusive"
+    assert row.audit.verdict.outcome == "inconclusive"
+    assert any(reason.startswith(in_words(own.name)) for reason in row.audit.verdict.reasons)
 
 
 @pytest.mark.parametrize("name", ["two_steps", *(pytest.param(name, marks=pytest.mark.slow) for name in ILL)])
