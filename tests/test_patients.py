@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from audit.rng import Stream
 from audit.runner import run
 from audit.types import ThreatModel
 from tests.matrix import examined
-from tests.patients import PATIENTS, REJECT
+from tests.patients import PATIENTS, REJECT, undefended
 from tests.patients.attackers import foreign_gradient, last_iterate, two_steps
-from tests.patients.by_hand import BY_HAND, hand_attack, margin
+from tests.patients.by_hand import BY_HAND, ascend, hand_attack, margin
 from tests.patients.measure import pgd, right, survivors
 from tests.patients.networks import ARCHITECTURES, WEIGHTS, from_zoo, trained
 
@@ -326,6 +327,46 @@ def test_weights_are_small_and_none_is_unclaimed():
     files = {path.stem: path.stat().st_size for path in WEIGHTS.glob("*.safetensors")}
     assert set(files) == set(ARCHITECTURES)
     assert max(files.values()) < 300_000
+
+
+# The networks inside the patients, the patients that they carry, and how many of the patient's images each has left by
+# itself at the patient's radius. The two that keep some were trained with attacked images.
+BASES = {
+    "undefended": (undefended, 0, {
+        "plain", "softmax_appended", "logits_times_1000", "quantised_logits", "quantised_input", "bit_depth", "jpeg",
+        "gradient_clipped", "ripple", "anti_adversary", "uniform_noise", "random_resize_pad", "random_pick", "stateful",
+        "expects_255", "last_iterate", "two_steps",
+    }),
+    "normalised": (partial(trained, "normalised"), 0, {"normalised_twice", "random_pick", "stateful"}),
+    "two_class": (partial(trained, "two_class"), 0, {"two_class"}),
+    "three_class": (partial(trained, "three_class"), 0, {"three_class"}),
+    "sim_adv": (partial(from_zoo, "sim_adv-fashion_mnist-vanilla"), 6, {"random_pick"}),
+    "tpap": (partial(from_zoo, "tpap-fashion_mnist-small"), 2, {"detached_fgsm_purifier"}),
+}  # fmt: skip
+WHOLE = {
+    "batch_statistics",
+    "thermometer",
+    "k_winners",
+    "detector",
+}  # trained with their flaw: there is no network inside
+ROBUST = {"pgd_at", "sleeper", "foreign_gradient"}
+
+
+def test_every_patient_has_a_base():
+    assert set().union(*(names for _, _, names in BASES.values()), WHOLE, ROBUST) == set(PATIENTS)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_network_inside_falls_at_the_radius_of_its_patients(base):
+    build, left, names = BASES[base]
+    (eps,) = {PATIENTS[name].eps for name in names}
+    x, y = PATIENTS[min(names)].images()
+    model = build()
+    stands = model(x).argmax(1) == y
+    for start in range(2):
+        adv = ascend(lambda image: margin(model(image), y), x, eps, start, steps=30)
+        stands &= model(adv).argmax(1) == y
+    assert int(stands.sum()) <= left
 
 
 LONG = {
