@@ -216,7 +216,7 @@ def more_steps(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
 def _doubled(evidence: Evidence, power: int, limit: int | None) -> Step:
     factor = 2**power
     name = f"{DOUBLED}{factor}" + ("-check" if limit else "")
-    why = f"{factor} times the steps, {factor} restarts" + (f"; on {limit} survivors" if limit else "")
+    why = f"{factor} times the steps, {factor} restarts" + (f"; on up to {limit} survivors" if limit else "")
     return Step(
         name, "apgd-margin", "adaptive", adapters=evidence.view,
         params={"n_iter": 100 * factor, "n_restarts": factor}, limit=limit, why=why,

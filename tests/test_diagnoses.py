@@ -144,10 +144,34 @@ def test_without_a_correct_image_no_gradient_is_measured(name):
     assert (found.status, found.value) == ("not_measured", None)
 
 
-@pytest.mark.parametrize(("gap", "status"), [(0, "clear"), (10, "clear"), (11, "flagged"), (400, "flagged")])
+@pytest.mark.parametrize(("gap", "status"), [(0, "clear"), (10, "clear"), (11, "resolved"), (400, "resolved")])
 def test_claimed_attacks_too_weak(gap, status):
-    found = diagnoses.claimed_attacks_too_weak(built(claimed(), ran("square", mask((0, gap)))))
+    steps = claimed(broken=mask((0, 400))), ran("square", mask((400, 400 + gap)))
+    found = diagnoses.claimed_attacks_too_weak(built(*steps))
     assert (found.status, found.value) == (status, pytest.approx(gap / N))
+    assert (
+        f"of the 50.0% of all images that the claimed attacks leave standing, others break {gap / 500:.1%}"
+        in found.sentence
+    )
+    assert f"({gap / 10:.1f} points of all images" in found.sentence
+
+
+UNCHECKED = ({}, {**CHECKS, "rejected": 1}, {**CHECKS, "rejected": 1, "rejected_ids": [20, 40]})
+PASSED = {**CHECKS, "rejected": 1, "rejected_ids": [999]}
+
+
+@pytest.mark.parametrize("name", ["claimed_attacks_too_weak", "silent_success", "white_box_misses"])
+def test_what_the_worst_case_answers_stays_flagged_until_it_is_judged_again(name):
+    steps = (
+        claimed(broken=mask((0, 30)), returned=mask((0, 10))),
+        ran("apgd-margin"),
+        ran("square", mask((30, 60)), attack="square"),
+    )
+    for checks in UNCHECKED:
+        assert status_of(name, built(*steps, checks=checks)) == "flagged"
+    for checks in (CHECKS, PASSED):
+        assert status_of(name, built(*steps, checks=checks)) == "resolved"
+    assert status_of(name, built(*steps, missing=1)) == "flagged"
 
 
 def test_claimed_attacks_that_did_not_run_are_not_weak():
@@ -185,6 +209,13 @@ def test_black_box_beats_white_box(extra, status):
 )
 def test_black_and_white_box_must_both_have_run(steps):
     assert status_of("black_box_beats_white_box", built(*steps)) == "not_measured"
+
+
+def test_square_that_had_nothing_to_attack_is_not_measured_and_blocks_nothing():
+    idle = ran("square", attack="square", attacked=NONE)
+    found = diagnoses.black_box_beats_white_box(built(ran("apgd-margin", mask((0, 900))), idle))
+    assert (found.status, found.blocking) == ("not_measured", False)
+    assert "no image" in found.sentence
 
 
 @pytest.mark.parametrize("expected", [0.85, 0.87, 0.89, 0.9, 0.91, 0.92, 0.93, 0.95])

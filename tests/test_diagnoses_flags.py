@@ -103,6 +103,13 @@ def test_a_run_older_than_the_examination_measures_nothing_and_blocks_nothing():
     assert judge_claim(MEASURED, results, found).outcome == "upheld"
 
 
+def test_the_curve_says_how_many_images_it_has():
+    curve = [{**point, "n": 30} for point in curved(0.5, 0.3)["eps_curve"]]
+    found = diagnoses.larger_eps_does_not_help(built(profile={"eps_curve": curve}))
+    assert (found.samples, "of 30 images that were right" in found.sentence) == (30, True)
+    assert diagnoses.larger_eps_does_not_help(built(profile=curved(0.5, 0.3))).samples == EXAMINED["examined"]
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -429,6 +436,11 @@ def test_random_search_beats_gradient(extra, status):
     step = ran("random-search", mask((0, extra)), attack="random-search")
     assert status_of("random_search_beats_gradient", built(ran("apgd-margin"), step)) == status
     assert status_of("random_search_beats_gradient", built(replace(step, done=False))) == "not_measured"
+
+
+def test_random_search_that_had_nothing_to_try_is_not_measured():
+    idle = ran("random-search", attack="random-search", attacked=mask())
+    assert status_of("random_search_beats_gradient", built(ran("apgd-margin", mask((0, 900))), idle)) == "not_measured"
 
 
 def test_random_search_on_some_survivors_is_counted_up_to_all():

@@ -182,6 +182,11 @@ def test_doubling_that_still_gains_blocks():
     results = built(*SURVIVED, doubled("doubled-2-check", 2, CHECKED), suite="adaptive")
     found = {d.name: d for d in diagnose(results)}["more_steps_help"]
     assert (found.status, found.blocking, found.value) == ("flagged", True, pytest.approx(0.018))
+    tried = int(results.steps[-1].attacked.sum())
+    assert (
+        f"on {tried} survivors, break {int(results.steps[-1].broken.sum())} of them: 1.8% of all images"
+        in found.sentence
+    )
     assert {d.name: d for d in diagnose(built(*SURVIVED))}["more_steps_help"].status == "not_measured"
 
 
@@ -384,3 +389,13 @@ def test_an_image_that_was_lost_on_most_draws_before_counts_with_what_it_lost_si
     barely = replace(found.steps[1], p_after=found.steps[0].p_after - np.float32(0.001) * mask((0, 20)))
     random = replace(found, steps=(found.steps[0], barely))
     assert gain(barely, random) == pytest.approx(0.02 * 0.001, rel=1e-3)
+
+
+def test_a_comparison_that_is_resolved_says_that_its_images_were_not_attacked_again():
+    ahead = ran("square", mask((30, 60)), attack="square")
+    again = ran("restarts-margin", attack="apgd-margin")
+    answer = [Round(1, ("ahead",), ("black_box_beats_white_box",), (again.step,))]
+    results = built(claimed(), ran("apgd-margin", mask((0, 30))), ahead, control(), again)
+    found = {d.name: d for d in diagnose(replace(results, plan=replace(results.plan, rounds=tuple(answer))))}
+    square = found["black_box_beats_white_box"]
+    assert (square.status, square.sentence.endswith("on what stood after it broke hardly more")) == ("resolved", True)

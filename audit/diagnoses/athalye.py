@@ -67,6 +67,8 @@ def random_search_beats_gradient(results: Results) -> Diagnosis:
         return unmeasured(
             name, "no random search has run on what gradient attacks leave standing", remedy, reference, GAP
         )
+    if not any(r.attacked.any() for r in steps):
+        return unmeasured(name, "the attacks before left random points no image to try", remedy, reference, GAP)
     extra, tried = (
         sum(int(mask.sum()) for mask in masks) for masks in ([r.broken for r in steps], [r.attacked for r in steps])
     )
@@ -81,7 +83,8 @@ def random_search_beats_gradient(results: Results) -> Diagnosis:
 def larger_eps_does_not_help(results: Results) -> Diagnosis:
     """A short attack at growing radii: accuracy must not rise, and must end at guessing where a grey image is in reach.
 
-    A symptom, so it does not block: what causes it does, and the unbounded control asks the same of the real attack.
+    A symptom, so it does not block: what causes it does, and the unbounded control asks the same of the real attack. A
+    curve of 32 images under 15 steps is too coarse to forbid a verdict by itself.
     """
     name, remedy, reference = "larger_eps_does_not_help", "change the loss or the adapters until a larger ball breaks more", "Athalye et al. 2018, sign 5; Carlini et al. 2019, accuracy over eps"  # fmt: skip
     profile = results.plan.profile
@@ -92,8 +95,9 @@ def larger_eps_does_not_help(results: Results) -> Diagnosis:
     left = [point["accuracy"] for point in curve]
     rise = max((b - a for a, b in pairwise(left)), default=0.0)
     guessing = 1 / int(profile["classes"]) + ABOVE_GUESSING
+    images = int(curve[0].get("n", profile["examined"]))
     shown = ", ".join(f"{point['accuracy']:.0%} at {point['eps']:.3g}" for point in curve)
     return Diagnosis(
-        name, status(rise > RISE or left[-1] > guessing), max(rise, 0.0), RISE, int(profile["examined"]),
-        f"a short attack leaves {shown}", remedy, False, reference,
+        name, status(rise > RISE or left[-1] > guessing), max(rise, 0.0), RISE, images,
+        f"of {images} images that were right a short attack leaves {shown}", remedy, False, reference,
     )  # fmt: skip

@@ -79,20 +79,25 @@ def zero_gradient_in_attack(results: Results) -> Diagnosis:
 
 
 def black_box_beats_white_box(results: Results) -> Diagnosis:
-    """Paired: what Square breaks of what was left. A score-based step that crashed clears nothing."""
+    """Paired: what Square breaks of what was left. A score-based step that crashed clears nothing, nor one without images.
+
+    AutoAttack's flag asks for 0.2 points and no test; here half a point and McNemar's p < 0.01, as Athalye's sign is a pair.
+    """
+    name, remedy, reference = "black_box_beats_white_box", "more steps and restarts, other losses, or BPDA for the gradient attacks (suites adaptive and standard run Square)", "Athalye et al. 2018, sign 2; AutoAttack's Square flag"  # fmt: skip
     steps = [r for r in results.named(*BLACK_BOX) if r.step.scope == "survivors"]
     whites = [r for r in results.counted if r.step.name not in BLACK_BOX]
+    if steps and not any(r.attacked.any() for r in steps):
+        return unmeasured(name, "the attacks before left Square no image to attack", remedy, reference, 0.005)
     extra = sum(int(r.broken.sum()) for r in steps)
     share = extra / len(results.correct)
     ahead = share > 0.005 and 0.5**extra < 0.01  # McNemar, one-sided: all discordant images lie on one side
     measured = bool(steps) and bool(whites) and (ahead or all(map(ran_clean, steps)))
     return Diagnosis(
-        "black_box_beats_white_box", status(ahead) if measured else "not_measured",
+        name, status(ahead) if measured else "not_measured",
         share if measured else None, 0.005, len(results.correct),
         f"Square breaks {extra} images that every gradient attack left standing (McNemar p = {0.5**extra:.2g})" if measured
         else "Square has not run, without a crash, on what gradient attacks leave standing",
-        "more steps and restarts, other losses, or BPDA for the gradient attacks (suites adaptive and standard run Square)",
-        True, "Athalye et al. 2018, sign 2; AutoAttack's Square flag",
+        remedy, True, reference,
     )  # fmt: skip
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from audit.diagnoses.common import status, unmeasured, white_box
+from audit.diagnoses.common import counted, status, unmeasured, white_box
 from audit.diagnoses.pintor import NO_CLAIMED
 from audit.diagnoses.settled import MOVED, gain
 from audit.results import Results
 from audit.stats import mcnemar
+from audit.step_results import StepResult
 from audit.types import Diagnosis
 
 MISSED = 0.005
@@ -18,18 +17,21 @@ DOUBLED = "doubled-"
 
 
 def claimed_attacks_too_weak(results: Results) -> Diagnosis:
-    """Paired comparison of the claimed attacks with the worst case on the same images."""
+    """Paired comparison of the claimed attacks with the worst case on the same images.
+
+    Resolved once the audit's figure is that worst case: all has run, and the images that prove it were judged again.
+    """
+    name, remedy, reference = "claimed_attacks_too_weak", "report the worst case per image over all attacks", "Carlini et al. 2019, On Evaluating Adversarial Robustness, worst case per example"  # fmt: skip
     claimed, worst = results.survives_claimed, results.survives_all
-    drop = float(np.mean(claimed & ~worst)) if results.claimed else math.nan
-    p = mcnemar(claimed, worst)
-    sentence = (
-        f"other attacks break {drop:.1%} of all images that the claimed attacks leave standing (McNemar p = {p:.2g})"
-    )
+    if not results.claimed:
+        return unmeasured(name, NO_CLAIMED, remedy, reference, 0.01, len(claimed))
+    more = claimed & ~worst
+    drop, left, p = float(more.mean()), float(claimed.mean()), mcnemar(claimed, worst)
     return Diagnosis(
-        "claimed_attacks_too_weak", status(drop > 0.01 and p < 0.01) if results.claimed else "not_measured",
-        drop if results.claimed else None, 0.01, len(claimed), sentence if results.claimed else NO_CLAIMED,
-        "report the worst case per image over all attacks", False,
-        "Carlini et al. 2019, On Evaluating Adversarial Robustness, worst case per example",
+        name, status(drop > 0.01 and p < 0.01, resolved=counted(results, more)), drop, 0.01, len(claimed),
+        f"of the {left:.1%} of all images that the claimed attacks leave standing, others break "
+        f"{drop / left if left else 0.0:.1%} ({100 * drop:.1f} points of all images, McNemar p = {p:.2g})", remedy, False,
+        reference,
     )  # fmt: skip
 
 
@@ -43,15 +45,21 @@ def more_steps_help(results: Results) -> Diagnosis:
     crashed = bool(doubled[-1].errors.any())
     return Diagnosis(
         name, status(share >= MOVED or crashed), share, MOVED, int(doubled[-1].attacked.sum()),
-        f"{doubled[-1].step.name} crashed" if crashed
-        else f"{doubled[-1].step.why} breaks {share:.1%} of all images more", remedy, True, reference,
+        f"{doubled[-1].step.name} crashed" if crashed else _more(doubled[-1], share), remedy, True, reference,
     )  # fmt: skip
+
+
+def _more(step: StepResult, share: float) -> str:
+    tried = int(step.attacked.sum())
+    what = step.step.why.partition(";")[0]
+    return f"{what}, on {tried} survivors, break {int(step.broken.sum())} of them: {share:.1%} of all images more"
 
 
 def white_box_misses(results: Results) -> Diagnosis:
     """Image by image: what gradient attacks on the whole defense tried and missed, and transfer or scores broke.
 
-    The worst case per image counts these as broken, so it does not block; it says that the gradient was not the best guide.
+    It does not block, and is resolved once the worst case per image counts these as broken, judged again; it says that
+    the gradient was not the best guide.
     """
     name, remedy, reference = "white_box_misses", "more steps, other losses, BPDA or EOT for the gradient attacks", "Carlini et al. 2019, white-box at least as good as black-box per example"  # fmt: skip
     whites = white_box(results)
@@ -69,7 +77,7 @@ def white_box_misses(results: Results) -> Diagnosis:
     missed = tried & ~won & elsewhere
     share = float(missed.mean())
     return Diagnosis(
-        name, status(share > MISSED, resolved=True), share, MISSED, len(missed),
+        name, status(share > MISSED, resolved=counted(results, missed)), share, MISSED, len(missed),
         f"{int(missed.sum())} images fell to transfer or scores and not to the gradients that tried them", remedy, False,
         reference,
     )  # fmt: skip

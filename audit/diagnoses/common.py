@@ -8,7 +8,7 @@ import numpy as np
 
 from audit.results import Results
 from audit.rules import SCORES
-from audit.step_results import StepResult
+from audit.step_results import Bools, StepResult
 from audit.types import Diagnosis, DiagnosisStatus
 
 UNSATURATED = ("rescaled-ce", "float64-ce", "apgd-margin", "apgd-dlr", "apgd-t", "fab-t")
@@ -45,6 +45,17 @@ def control_left(results: Results) -> tuple[int, int]:
     attacked = np.logical_or.reduce([r.attacked for r in controls]) if controls else np.zeros(0, bool)
     broken = np.logical_or.reduce([r.broken for r in controls]) if controls else attacked
     return int(attacked.sum()), int((attacked & ~broken).sum())
+
+
+def counted(results: Results, images: Bools) -> bool:
+    """Does the worst case per image count these images (n,) as broken, for good?
+
+    Nothing is left to run, and every stored image was judged again and none of these was rejected.
+    """
+    rejected = np.zeros_like(images)
+    rejected[np.asarray(results.checks.get("rejected_ids", ()), dtype=np.int64)] = True
+    judged_again = "rejected_ids" in results.checks or results.checks.get("rejected") == 0
+    return judged_again and not results.missing and not bool((images & rejected).any())
 
 
 def zero_gradients(result: StepResult) -> float | None:

@@ -14,6 +14,7 @@ from audit.diagnoses.common import (
     averaged,
     bridged,
     control_left,
+    counted,
     status,
     unmeasured,
     white_box,
@@ -64,13 +65,14 @@ def unstable_predictions(results: Results) -> Diagnosis:
 
 
 def silent_success(results: Results) -> Diagnosis:
+    """Resolved once the worst case counts what was harvested on the way, judged again; the claimed figure does not."""
     steps = [r for r in results.claimed if r.step.scope == "all"]
     silent = np.zeros_like(results.correct)
     for result in steps:
         silent |= result.silent
     sentence = f"of {int(silent.sum())} images a claimed attack met an adversarial one on its way and returned another"
     return Diagnosis(
-        "silent_success", status(bool(silent.any()), resolved=True) if steps else "not_measured",
+        "silent_success", status(bool(silent.any()), resolved=counted(results, silent)) if steps else "not_measured",
         float(silent.mean()) if steps else None, 0.0, len(silent), sentence if steps else NO_CLAIMED,
         "keep the best query; the worst case counts these images as broken", False, "Pintor et al. 2022, indicator 3",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from audit.examination.losses import margin
 from audit.geometry import distance, project
 from audit.types import ThreatModel
 
-MULTIPLES = (0.5, 1.0, 2.0, 4.0)
+MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
 ITERATIONS = 15
 IMAGES = 32
 
@@ -27,8 +27,8 @@ def pixel_radius(threat: ThreatModel, x: Tensor) -> float:
 def eps_curve(ask: Frozen, x: Tensor, y: Tensor, threat: ThreatModel) -> dict[str, Any]:
     """Accuracy left on up to 32 images x (n, c, h, w) with labels y (n,) by 15 steps of PGD on the margin.
 
-    Key eps_curve: [{"eps", "accuracy"}] for half, once, twice and four times the radius, each attacked from the image
-    itself, and last for the radius at which a grey image is in reach, where nobody can do better than guess; None in L1
+    Key eps_curve: [{"eps", "accuracy", "n"}] for a quarter of the radius, half, once, twice and four times it, n being
+    the images, each attacked from the image itself, and last for the radius at which a grey image is in reach, where nobody can do better than guess; None in L1
     and L0, where this attack does not exist, and where there is no gradient.
     """
     x, y = x[:IMAGES], y[:IMAGES]
@@ -40,7 +40,9 @@ def eps_curve(ask: Frozen, x: Tensor, y: Tensor, threat: ThreatModel) -> dict[st
     if any(count is None for count in left):
         return {"eps_curve": None}
     return {
-        "eps_curve": [{"eps": e, "accuracy": c / len(x)} for e, c in zip(radii, left, strict=True) if c is not None]
+        "eps_curve": [
+            {"eps": e, "accuracy": c / len(x), "n": len(x)} for e, c in zip(radii, left, strict=True) if c is not None
+        ]
     }
 
 
