@@ -63,7 +63,8 @@ def judge_claim(claim: Claim | None, results: Results, diagnoses: Sequence[Diagn
     obstacles = _obstacles(found, results, diagnoses)
     if obstacles or not found.upheld:
         return Verdict("inconclusive", (f"Inconclusive: {found.numbers}", *_masking(results), *obstacles), unknown)
-    earned = "every control and blocking diagnosis is clear or resolved"
+    tried = "" if results.checks.get("controls") else "; the attack was tried on no network whose answer is known"
+    earned = f"every control and blocking diagnosis is clear or resolved{tried}"
     return Verdict("upheld", (f"Upheld: {found.numbers}", *_masking(results), earned), unknown)
 
 

@@ -422,3 +422,12 @@ def test_a_declared_trait_forbids_upheld_until_its_steps_ran():
     for steps, outcome in (sound, "inconclusive"), ((*sound, BPDA, BASE), "upheld"):
         results = built(*steps, traits=["nondifferentiable"])
         assert judge_claim(MEASURED, results, diagnose(results)).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("checks", "why"),
+    [({**CHECKS, "controls": []}, "these images and this norm"), (CHECKS, "this suite does not try"), ({}, "at hand")],
+)
+def test_models_of_known_answer_that_are_not_there_block_nothing(checks, why):
+    found = diagnoses.reference_controls(built(checks=checks))
+    assert (found.status, found.blocking, why in found.sentence) == ("not_measured", False, True)

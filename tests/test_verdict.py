@@ -167,7 +167,9 @@ def test_upheld_needs_every_blocking_diagnosis(claim, status, blocking, outcome)
         wanted = {"flagged": "suspect: the sentence", "not_measured": "suspect was not measured: the sentence"}[status]
         assert verdict.reasons[1:] == (wanted,)
     else:
-        assert verdict.reasons[1:] == ("every control and blocking diagnosis is clear or resolved",)
+        assert verdict.reasons[1:] == (
+            "every control and blocking diagnosis is clear or resolved; the attack was tried on no network whose answer is known",
+        )
 
 
 @pytest.mark.parametrize("status", ["flagged", "not_measured"])
@@ -382,3 +384,9 @@ def test_a_checkpoint_that_misses_the_papers_number_is_audited_for_its_own(tmp_p
     assert claim_of(0.66, "paper").robust_acc == 0.5
     assert claim_of(0.52, "paper").robust_acc == 0.52
     assert claim_of(0.66, "typed").robust_acc == 0.66
+
+
+def test_upheld_says_whether_the_attack_was_tried_on_models_of_known_answer():
+    known = {"n": 100, "left": 0, "expected": 0, "tolerance": 1, "attack": "a", "reference": "undefended", "eps": 0.1}
+    results = built(claimed(), ran("apgd-margin"), checks={**CHECKS, "controls": [known]})
+    assert judge_claim(MEASURED, results, ()).reasons[-1] == "every control and blocking diagnosis is clear or resolved"
