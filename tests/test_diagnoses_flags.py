@@ -55,6 +55,7 @@ def curved(*left: float) -> dict:
         ("dynamic", {}, {"dynamic": True, "dynamic_in": ["purifier", ""]}, True),
         ("too_few_classes", {"classes": 4}, {"classes": 3}, False),
         ("exploding_gradient", shares(bad=0.01), shares(bad=0.02), True),
+        ("exploding_gradient", {"difference_ratio": {"0.1": 100.0}}, {"difference_ratio": {"0.1": 101.0}}, True),
         ("masked_gradient", sloped(0.4, 0.99), sloped(0.39, 0.99), True),
         ("unstable_gradient", sloped(0.3, 0.7), sloped(0.3, 0.69), True),
         ("unstable_predictions", {"loss_change": 0.1}, {"loss_change": 0.11}, False),
@@ -142,6 +143,16 @@ def test_memory_is_no_randomness():
 
 def test_probabilities_repeat_without_being_rounded():
     assert status_of("quantised_output", built(profile={"distinct_logits": 0.2, "softmax_output": True})) == "clear"
+
+
+def test_what_was_measured_beside_a_finding_is_said():
+    said = {d.name: d.sentence for d in diagnose(built(profile={"enables_gradients": True}))}
+    assert said["vanishing_gradient"].endswith("; at random points of the ball on 0.0%")
+    assert "more than 1 - 1e-7 to one class on 0.0% of a sample" in said["saturated_softmax"]
+    assert said["exploding_gradient"].endswith("and has 1 times the size of the slopes over eps/10 (median)")
+    assert said["local_linearity"].endswith("gradients that far apart have a median cosine of 0.87")
+    assert said["dynamic"].endswith("though gradients are switched on there")
+    assert said["softmax_output"] == "the model returns logits, from -21.6 to 24.2 on a sample"
 
 
 # what resolves them

@@ -288,6 +288,23 @@ def test_an_honest_gradient_is_the_slope(model):
     assert all(0.8 < ratio < 1.25 for ratio in seen["difference_ratio"].values())
 
 
+class _Blown(torch.autograd.Function):
+    """The identity, whose derivative is given out a thousandfold."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return 1000 * grads[0]
+
+
+def test_a_gradient_that_explodes_lies_far_above_the_slope():
+    seen = differences(*posed(Around(lambda _, z: _Blown.apply(z))), EPS)
+    assert seen["difference_ratio"]["0.1"] == pytest.approx(1000, rel=0.25)
+
+
 def test_a_constant_gradient_is_not_the_slope():
     seen = differences(*posed(Masked()), EPS)
     assert max(seen["difference_cosine"].values()) < 0.4

@@ -54,9 +54,14 @@ def softmax_output(results: Results) -> Diagnosis:
     return Diagnosis(
         "softmax_output", status(found, resolved=remedied(results)), float(found), 0.0,
         int(results.plan.profile["n"]),
-        "the model returns probabilities" if found else "the model returns logits",
+        "the model returns probabilities" if found else f"the model returns logits{_range(results)}",
         "return logits; CE would apply softmax twice", True, "AutoAttack's softmax flag",
     )  # fmt: skip
+
+
+def _range(results: Results) -> str:
+    low, high = results.plan.profile.get("logit_range") or (None, None)
+    return "" if low is None else f", from {low:.3g} to {high:.3g} on a sample"
 
 
 def zero_gradient_in_attack(results: Results) -> Diagnosis:
@@ -117,7 +122,8 @@ def dynamic(results: Results) -> Diagnosis:
     return Diagnosis(
         name, status(bool(found), resolved=all(needs.values())), float(found), 0.0, int(profile["examined"]),
         f"the defense takes a gradient inside its forward pass (in {where})" if found
-        else "no gradient is taken inside the forward pass", remedy, True, reference,
+        else "no gradient is taken inside the forward pass"
+        + (", though gradients are switched on there" if profile.get("enables_gradients") else ""), remedy, True, reference,
     )  # fmt: skip
 
 

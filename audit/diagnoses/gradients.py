@@ -16,6 +16,7 @@ ROUGH = (
     0.7  # cosine of slopes over eps/1000 and eps/10; zoo networks reach 0.99 to 1.00, k-winners-take-all at most 0.41
 )
 EXPLODES = 0.01
+STEEPER = 100.0  # times the true slope; trained networks reach 1.07, a ripple 27, which is false and no explosion
 
 
 def vanishing_gradient(results: Results) -> Diagnosis:
@@ -31,6 +32,8 @@ def vanishing_gradient(results: Results) -> Diagnosis:
     losses = results.plan.profile.get("loss_gradients") or {}
     if share > ZERO_SHARE and losses.get("margin"):
         sentence += f", that of the margin on {losses['margin']['zero']:.1%} of a sample"
+    elif (there := (losses.get("ce") or {}).get("zero_in_ball")) is not None:
+        sentence += f"; at random points of the ball on {there:.1%}"
     return Diagnosis(
         "vanishing_gradient", status(share > ZERO_SHARE, resolved=remedied(results)) if n else "not_measured",
         share if n else None, ZERO_SHARE, n, sentence if n else NOTHING_CORRECT,
@@ -44,6 +47,9 @@ def saturated_softmax(results: Results) -> Diagnosis:
     share, n = float(profile["saturated"]), int(profile["clean_correct"])
     gap = float(profile["logit_gap"])
     sentence = f"softmax gives every other class exactly zero on {share:.1%} of {n} images (median logit gap {gap:.3g})"
+    top = profile.get("softmax_saturated")
+    if top is not None:
+        sentence += f", and more than 1 - 1e-7 to one class on {top:.1%} of a sample"
     cosine = profile.get("ce_cosine_float64")
     if share > ZERO_SHARE and cosine is not None:
         sentence += f"; the CE gradients in float32 and in float64 have a median cosine of {cosine:.2f}"
@@ -56,15 +62,22 @@ def saturated_softmax(results: Results) -> Diagnosis:
 
 
 def exploding_gradient(results: Results) -> Diagnosis:
-    """A gradient that is NaN or infinite: attacks turn it into a step of zero, or into an image that is no number."""
+    """A gradient that is NaN or infinite, which attacks turn into a step of zero or an image that is no number; or one
+    that lies far above the slope that finite differences over eps/10 find.
+    """
     name, remedy, reference = "exploding_gradient", "attack through BPDA or unrolling, so that the part that overflows is not differentiated", "Athalye et al. 2018 (exploding gradients)"  # fmt: skip
     margin = (results.plan.profile.get("loss_gradients") or {}).get("margin")
     if margin is None:
         return unmeasured(name, _why(results, "loss_gradients"), remedy, reference, EXPLODES)
     share = float(margin["bad"])
+    ratio = (results.plan.profile.get("difference_ratio") or {}).get(STEP)
+    steep = ratio is not None and ratio > STEEPER
+    said = f"the gradient of the margin is NaN or infinite on {share:.1%} of the images examined"
+    if ratio is not None:
+        said += f", and has {ratio:.3g} times the size of the slopes over eps/10 (median)"
     return Diagnosis(
-        name, status(share > EXPLODES, resolved=bridged(results)), share, EXPLODES, int(results.plan.profile["examined"]),
-        f"the gradient of the margin is NaN or infinite on {share:.1%} of the images examined", remedy, True, reference,
+        name, status(share > EXPLODES or steep, resolved=bridged(results)), ratio if steep else share,
+        STEEPER if steep else EXPLODES, int(results.plan.profile["examined"]), said, remedy, True, reference,
     )  # fmt: skip
 
 

@@ -59,15 +59,20 @@ def sign_of_zero(results: Results) -> Diagnosis:
 
 def local_linearity(results: Results) -> Diagnosis:
     """How wrong the gradient is about the loss a tenth of eps away, where one iteration of an attack lands."""
-    name, remedy, reference = "local_linearity", "more restarts and steps, or gradients estimated from scores over a radius (NES, SPSA)", "Qin et al. 2019, arXiv 1907.02610 (local linearity), relative to the rise"  # fmt: skip
+    name, remedy, reference = "local_linearity", "more restarts and steps, or gradients estimated from scores over a radius (NES, SPSA)", "Qin et al. 2019, arXiv 1907.02610 (local linearity), relative to the sum of the rise and the one foretold"  # fmt: skip
     gaps = results.plan.profile.get("linearity_gap")
     if not gaps or gaps.get(NEAR) is None:
         return unmeasured(name, _why(results, "linearity_gap"), remedy, reference, BENT)
-    gap = float(gaps[NEAR])
+    gap, turned = float(gaps[NEAR]), (results.plan.profile.get("gradient_cosine") or {}).get(NEAR)
+    said = (
+        f"one step of eps/10 along the sign of the gradient: what the margin does and what was foretold differ by {gap:.0%} "
+        "of the sum of both (median)"
+    )
+    if turned is not None:
+        said += f"; gradients that far apart have a median cosine of {turned:.2f}"
     return Diagnosis(
         name, status(gap > BENT, resolved=estimated(results)), gap, BENT, int(results.plan.profile["examined"]),
-        f"one step of eps/10 along the sign of the gradient changes the margin by {gap:.0%} otherwise than foretold",
-        remedy, False, reference,
+        said, remedy, False, reference,
     )  # fmt: skip
 
 
