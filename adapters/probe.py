@@ -177,7 +177,8 @@ class Probe(nn.Module):
 
     def _differentiated(self, gradient: Tensor, rows: Tensor, owner: Tensor) -> None:
         self.backwards += self._passes.each * torch.bincount(owner, minlength=len(self._x)).cpu()
-        self._norm[owner] = gradient.flatten(1).norm(dim=1).float()
+        # A gradient that is no number moves nothing; as NaN it would read as "none asked for yet".
+        self._norm[owner] = gradient.flatten(1).norm(dim=1).float().nan_to_num(0.0, posinf=float("inf"))
         self.memory.store_gradient(gradient, rows, owner)
 
     def replayed_gradient(self, queries: Tensor, owner: Tensor, upstream: Tensor) -> Tensor:

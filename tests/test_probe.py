@@ -491,3 +491,17 @@ def test_what_a_surrogate_asked_to_be_fitted_counts_once():
         probe(x.clone().requires_grad_())
     assert int(probe.forwards.sum()) == 2 * 5 + 5 * (STEPS + 1)
     assert int(probe.forwards.max() - probe.forwards.min()) <= 1
+
+
+def test_a_gradient_that_is_no_number_is_a_zero_one_in_the_trace():
+    class Undefined(torch.nn.Module):
+        def forward(self, x):
+            score = x.flatten(1).sum(1) + (x - x).abs().sqrt().flatten(1).sum(1)  # infinite times 0 backward
+            return torch.stack([score, -score], 1)
+
+    x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64)
+    probe = make(Undefined().eval(), x, y)
+    for _ in range(2):
+        images = x.clone().requires_grad_()
+        torch.autograd.grad(probe(images)[:, 1].sum(), images)
+    assert probe.trace[-1][3] == 1.0

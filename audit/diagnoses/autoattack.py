@@ -67,6 +67,9 @@ def _range(results: Results) -> str:
 def zero_gradient_in_attack(results: Results) -> Diagnosis:
     """The share of exactly zero gradients along each attack on the whole defense; another loss resolves one's zeros.
 
+    AutoAttack fires at one zero in the first step. Here a share along the attack counts; NaN counts as zero. A gradient of
+    1e-20 is none of them: attacks step along its sign or its direction, which size does not touch.
+
     It blocks only where nothing seen at the clean images explains it: `vanishing_gradient` and `shattered_gradient` do.
     """
     name, remedy, reference = "zero_gradient_in_attack", "attack with losses of logit differences", "AutoAttack's zero-gradient flag, every loss, every step"  # fmt: skip

@@ -66,13 +66,15 @@ def exploding_gradient(results: Results) -> Diagnosis:
     that lies far above the slope that finite differences over eps/10 find.
     """
     name, remedy, reference = "exploding_gradient", "attack through BPDA or unrolling, so that the part that overflows is not differentiated", "Athalye et al. 2018 (exploding gradients)"  # fmt: skip
-    margin = (results.plan.profile.get("loss_gradients") or {}).get("margin")
-    if margin is None:
+    losses = results.plan.profile.get("loss_gradients") or {}
+    shares = {loss: float(losses[loss]["bad"]) for loss in ("margin", "ce") if losses.get(loss)}
+    if "margin" not in shares:
         return unmeasured(name, _why(results, "loss_gradients"), remedy, reference, EXPLODES)
-    share = float(margin["bad"])
+    loss = max(shares, key=lambda name: shares[name])
+    share = shares[loss]
     ratio = (results.plan.profile.get("difference_ratio") or {}).get(STEP)
     steep = ratio is not None and ratio > STEEPER
-    said = f"the gradient of the margin is NaN or infinite on {share:.1%} of the images examined"
+    said = f"the gradient of {'CE' if loss == 'ce' else 'the margin'} is NaN or infinite on {share:.1%} of the images examined"
     if ratio is not None:
         said += f", and has {ratio:.3g} times the size of the slopes over eps/10 (median)"
     return Diagnosis(

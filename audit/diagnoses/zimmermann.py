@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audit.binarisation.result import TOO_EASY
 from audit.diagnoses.common import status, unmeasured
 from audit.results import Results
 from audit.types import Diagnosis
@@ -18,12 +19,13 @@ def binarisation(results: Results) -> Diagnosis:
 
     Reads checks["binarisation"]: for each attack a mapping of name, attack, n, setup_failed, asr, interval, random_asr,
     passed; or of name and error where it crashed. An attack that had fewer than ten problems to solve was not tested. To
-    pass where a random attacker passes as well says nothing; to fail there says all the more.
+    pass where a random attacker solves nine in ten says nothing; to fail there says all the more. The paper speaks of a
+    random attacker "near 1"; nine in ten is where the problems are made harder, too.
     """
     name, remedy, reference = "binarisation", "a stronger attack: more steps, another loss, BPDA or EOT (audit test-attack tries one)", "Zimmermann et al. 2022, arXiv 2206.13991"  # fmt: skip
     entries: Sequence[Mapping[str, Any]] = results.checks.get("binarisation") or ()
     tested = [e for e in entries if _solvable(e) >= FEWEST]
-    telling = [e for e in tested if not e["passed"] or float(e["random_asr"]) < PASS]
+    telling = [e for e in tested if not e["passed"] or float(e["random_asr"]) < TOO_EASY]
     if not telling:
         why = _why(entries, tested)
         return unmeasured(name, why, remedy, reference, PASS)
