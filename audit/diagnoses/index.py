@@ -10,7 +10,7 @@ INDEX: Mapping[str, str] = {
     "dynamic": "the defense takes gradients inside its forward pass",
     "saturated_softmax": "softmax gives every other class exactly zero",
     "ce_precision": "the cross-entropy gradient is another in float64, or with rescaled logits",
-    "exploding_gradient": "the gradient is NaN or infinite",
+    "exploding_gradient": "the gradient is NaN, infinite or far above the slope",
     "masked_gradient": "the gradient is not the slope that finite differences find",
     "unstable_gradient": "the loss is so rough that no gradient can be its slope",
     "local_linearity": "the gradient foretells the loss badly a tenth of the radius away",
