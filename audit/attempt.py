@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from adapters.probe import AllBroken, Probe
@@ -16,9 +17,13 @@ from audit import registry
 from audit.attacks.common import checked
 from audit.errors import AuditError
 from audit.gates import adapt
+from audit.geometry import project
+from audit.rng import derive_seed
 from audit.types import Step, ThreatModel
 
 log = logging.getLogger("audit")
+NEARBY = 0.1
+TRIES = 8  # that an image which is wrong in half of the passes is let alone each time has a chance of 1 in 256
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,34 @@ def call(step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, se
         else:
             log.exception("%s failed", step.name)
         return Returned(error=f"{type(error).__name__}: {error}")
+
+
+def insist(
+    step: Step, probe: Probe, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, returned: Returned
+) -> Returned:
+    """Attack again, from a place nearby, what a random defense had wrong by chance when the attack began.
+
+    APGD lets such images alone, so they come back as they were, right as often as not; `probe.fooled` tells them from
+    those that withstood. A place nearby has other draws, where those of one image are always the same (`adapters.eot`).
+    """
+    images = returned.images
+    for number in range(1, TRIES):
+        if images is None or returned.error:
+            break
+        rows = ((images == x).flatten(1).all(1) & probe.fooled).nonzero().flatten()
+        if not len(rows):
+            break
+        start = _nearby(x[rows], threat, derive_seed(seed, "again", number))
+        more = call(step, probe, start, y[rows], threat, derive_seed(seed, "once more", number))
+        if more.images is None:  # all fell on the way, which the probe has kept, or the attack failed
+            return replace(returned, images=images, error=more.error)
+        moved = (more.images != start).flatten(1).any(1)
+        images = images.index_copy(0, rows[moved], more.images[moved].to(images.dtype))
+    return replace(returned, images=images)
+
+
+def _nearby(x: Tensor, threat: ThreatModel, seed: int) -> Tensor:
+    """Images (n, c, h, w) moved by noise of up to a tenth of the box's width in each pixel, inside the ball."""
+    dice = torch.Generator().manual_seed(seed)
+    noise = torch.rand(x.shape, generator=dice).to(x)
+    return project((x + NEARBY * (2 * noise - 1)).clamp(*threat.bounds), x, threat)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adapters.probe import Probe
-from audit.attempt import Returned, adapted, call
+from audit.attempt import Returned, adapted, call, insist
 from audit.budget import Budget
 from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
@@ -185,6 +185,8 @@ class LocalEngine:
             beat=lambda: watcher.beat(int(probe.forwards.sum())),
         )  # fmt: skip
         returned = refused or (call(step, probe, x, y, threat, seed) if len(rows) else Returned())
+        if step.scope == "control" and self.plan.draws > 1:
+            returned = insist(step, probe, x, y, threat, seed, returned)
         usable = torch.ones(len(rows), dtype=torch.bool, device=x.device)
         if returned.images is not None:
             usable = torch.isfinite(returned.images).flatten(1).all(1)

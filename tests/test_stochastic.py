@@ -139,3 +139,16 @@ def test_results_are_read_back_alike(tmp_path):
     again = read_results(tmp_path)
     assert again.plan.fingerprint == plan.fingerprint
     assert np.array_equal(again.p_worst, results.p_worst)
+
+
+@pytest.mark.parametrize("insists", [True, False])
+def test_a_control_attacks_again_what_was_wrong_by_chance_when_it_began(insists, tmp_path, monkeypatch):
+    """Near the edge the mean of a few draws is wrong on the clean image now and then, and APGD lets that image alone."""
+    if not insists:
+        monkeypatch.setattr("audit.attempt.TRIES", 1)
+    few = AdapterSpec("eot", {"k": 2, "estimator": "logits"})
+    params = {"n_iter": 10, "n_restarts": 1}
+    control = Step("unbounded", "apgd-margin", "control", "control", (few,), params, eps=1.0, limit=N)
+    (found,) = audited(tmp_path, control)[2].steps
+    assert int(found.attacked.sum()) == N
+    assert bool((found.attacked & ~found.broken).any()) != insists
