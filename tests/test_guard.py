@@ -117,7 +117,9 @@ def broken_more(run_dir: Path, to: Path, count: int) -> Path:
         standing = np.flatnonzero(~arrays["broken"])[:count]
         if len(standing) == count:
             for name in "broken", "returned_broken":
-                arrays[name] = arrays[name] | np.isin(np.arange(len(arrays["broken"])), standing)
+                arrays[name][standing] = True
+            for name in (name for name in arrays if name == "p" or name.startswith("p_")):
+                arrays[name][standing] = 0.0
             ledger.write(unit.name, arrays, meta)
             return to
     raise AssertionError(f"no attack left {count} images standing, expected more of this model")
