@@ -18,6 +18,7 @@ from reports.figures import (
     INK,
     MUTED,
     NARROW,
+    PAPER,
     STYLE,
     cut,
     new_figure,
@@ -36,6 +37,11 @@ class Kind:
     words: str
     colour: str
     hatch: str
+
+    @property
+    def face(self) -> Any:
+        """What lies in the bar: the page under a hatching (whose pattern would hide a tint), else a tint of the colour."""
+        return PAPER if self.hatch else to_rgba(self.colour, TINT)
 
 
 KINDS = {
@@ -88,7 +94,12 @@ def _bars(bars: Sequence[Bar], title: str) -> str:
         shares(axes.xaxis)
         axes.set_xlabel("robust accuracy, 95 % interval")
         used = [kind for name, kind in KINDS.items() if name in {kind for _, kind, *_ in bars}]
-        figure.legend(handles=[_patch(kind) for kind in used], loc="outside upper left", frameon=False, ncols=3)
+        figure.legend(
+            handles=[_patch(kind) for kind in used],
+            loc="outside upper left",
+            frameon=False,
+            ncols=1 if NARROW.get() else 3,
+        )
         return to_svg(figure, title)
 
 
@@ -96,13 +107,11 @@ def _bar(axes: Axes, row: int, kind: Kind, value: float, interval: Sequence[floa
     low, high = interval
     error = [[max(value - low, 0)], [max(high - value, 0)]]
     axes.barh(
-        row, value, height=0.7, color=to_rgba(kind.colour, TINT), edgecolor=kind.colour, hatch=kind.hatch, lw=1.2,
+        row, value, height=0.7, color=kind.face, edgecolor=kind.colour, hatch=kind.hatch, lw=1.2,
         xerr=error, error_kw={"ecolor": INK, "capsize": 3, "lw": 1.6},
     )  # fmt: skip
     axes.text(min(high + 0.015, 1.02), row, f"{value:.1%}", va="center")
 
 
 def _patch(kind: Kind) -> Patch:
-    return Patch(
-        facecolor=to_rgba(kind.colour, TINT), edgecolor=kind.colour, hatch=kind.hatch, lw=1.2, label=kind.words
-    )
+    return Patch(facecolor=kind.face, edgecolor=kind.colour, hatch=kind.hatch, lw=1.2, label=kind.words)

@@ -30,7 +30,9 @@ def surface(values: NDArray[Any], along: str, distance: NDArray[Any] | None = No
             drawn = ax.imshow(plane.T, origin="lower", extent=(-1, 1, -1, 1), cmap="viridis")
             grid = np.linspace(-1, 1, len(plane))
             if not flat:
-                ax.contour(grid, grid, plane.T, levels=6, colors="#000000", linewidths=0.7).set_path_effects(HALO)
+                ax.contour(
+                    grid, grid, plane.T, levels=6, colors="#000000", linewidths=0.7, linestyles="solid"
+                ).set_path_effects(HALO)
             if distance is not None and distance.max() > 1.001:
                 ax.contour(
                     grid, grid, distance.T, levels=[1.0], colors="#000000", linewidths=1.6, linestyles="--"

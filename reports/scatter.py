@@ -58,7 +58,9 @@ def _named(axes: Axes, cloud: NDArray[Any], name: str) -> None:
     """The name of a class beside its cloud: above the middle, clear of nine tenths of its points."""
     place = np.median(cloud[:, 0]), np.quantile(cloud[:, 1], 0.9)
     box = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
-    axes.text(place[0], place[1], name, ha="center", va="bottom", fontsize=9, color=INK, bbox=box)
+    axes.annotate(
+        name, place, (0, 7), textcoords="offset points", ha="center", va="bottom", fontsize=9, color=INK, bbox=box
+    )
 
 
 @responsive

@@ -18,6 +18,7 @@ from reports.figures import (
     FULL,
     INK,
     MUTED,
+    PAPER,
     STYLE,
     above,
     new_figure,
@@ -87,7 +88,7 @@ def norm_histogram(norms: NDArray[Any]) -> str:
                 low - gap * (0.85 + apart * (1 - 2 * i)),
                 zeros[i],
                 gap * 0.45,
-                color=to_rgba(colour, 0.3),
+                color=PAPER if hatch else to_rgba(colour, 0.3),
                 edgecolor=colour,
                 hatch=hatch,
             )
