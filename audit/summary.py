@@ -149,7 +149,6 @@ class Audit:
             "attacks": [self._attack(result) for result in self.results.steps],
             "curves": [_curve(curve) for curve in curves(self.results)],
             "eps_curve": list(plan.profile.get("eps_curve") or ()),
-            "eps_curve_n": plan.profile.get("eps_curve_n"),
             "rounds": [_round(found) for found in plan.rounds],
             "diagnoses": [asdict(d) for d in self.diagnoses],
             "masking": {"kind": kind_of_masking(self.results), "words": masking(self.results)},

@@ -73,7 +73,7 @@ def _drawn(found: Sequence[Line], data: Mapping[str, Any]) -> str:
 
 def caption(data: Mapping[str, Any]) -> str:
     """What the figure shows; the short attack by the number of its images."""
-    images = f"{data['eps_curve_n']}" if data.get("eps_curve_n") else "up to 32"
+    images = next((f"{point['n']}" for point in data["eps_curve"] if "n" in point), "up to 32")
     said = (
         f" The line '{SHORT}' is of 15 steps of PGD on the margin, on {images} images that are classified rightly: the share that"
         " it leaves standing, times the clean accuracy. A rough line from few images and a short attack: it may lie above the worst case."

@@ -20,7 +20,7 @@ def made(**changed):
     worst = {"accuracy": 0.2, "interval": [0.1, 0.3], "n": 100}
     return {
         "clean": {"accuracy": 0.8}, "adaptive": worst, "threat": {"norm": "Linf", "eps": 0.1}, "curves": [], "diagnoses": [],
-        "eps_curve": [{"eps": 0.05, "accuracy": 0.5}, {"eps": 0.1, "accuracy": 0.25}], "eps_curve_n": 30,
+        "eps_curve": [{"eps": 0.05, "accuracy": 0.5, "n": 30}, {"eps": 0.1, "accuracy": 0.25, "n": 30}],
     } | changed  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def test_the_short_attack_counts_of_all_images_and_starts_at_the_clean_accuracy(
     assert lines(made()) == [(SHORT, [(0.0, 0.8), (0.05, pytest.approx(0.4)), (0.1, pytest.approx(0.2))])]
     assert short(made())["rows"] == [["0.05", "50.0%", "40.0%"], ["0.1", "25.0%", "20.0%"]]
     assert "on 30 images" in caption(made())
-    assert "on up to 32 images" in caption(made(eps_curve_n=None))
+    assert "on up to 32 images" in caption(made(eps_curve=[{"eps": 0.05, "accuracy": 0.5}]))
 
 
 def test_a_least_norm_attack_counts_of_all_images_already():
