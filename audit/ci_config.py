@@ -49,9 +49,14 @@ TYPES: dict[str, tuple[type, ...]] = {
 RUN_KEYS = {
     "suite": TEXT, "dataset": TEXT, "data": PATH, "data_dir": PATH, "download": SWITCH, "weights": PATH, "network": TEXT,
     "width": NUMBER, "n": WHOLE, "seed": WHOLE, "eps": RADIUS, "norm": TEXT, "device": TEXT, "batch_size": WHOLE,
-    "model_dir": PATH, "mean": TEXT, "std": TEXT, "resize": TEXT, "value_range": TEXT, "trait": LIST,
+    "model_dir": PATH, "mean": TEXT, "std": TEXT, "resize": TEXT, "value_range": TEXT, "trait": LIST, "inference": LIST,
     "set": LIST, "claim": TEXT, "claim_robust": NUMBER, "claim_attack": TEXT, "claim_clean": NUMBER,
 }  # fmt: skip
+LISTS = {
+    "set": "settings",
+    "trait": "traits",
+    "inference": "inference",
+}  # keys that hold lists, and what `prepare` calls them
 RULE_KEYS = {"max_drop": NUMBER, "alpha": NUMBER, "fail_on": LIST, "budget": TEXT, "budget_queries": WHOLE}
 OWN_KEYS = {"name": TEXT, "defense": TEXT, "model": TEXT, "baseline": PATH}
 CI_KEYS = {"cache": PATH, "out": PATH}
@@ -138,7 +143,7 @@ def _model(path: Path, number: int, shared: Mapping[str, Any], entry: Any) -> Mo
         parse_budget(*budget)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
-    found |= {name: tuple(found.pop(key)) for key, name in (("set", "settings"), ("trait", "traits")) if key in found}
+    found |= {name: tuple(found.pop(key)) for key, name in LISTS.items() if key in found}
     return Model(name, defense, found, baseline, rules, *budget)
 
 

@@ -10,7 +10,7 @@ from audit import registry
 from audit.attacks.common import attack
 from audit.curves import curves
 from audit.types import Step
-from reports.wording import curve_rows, curve_titles
+from reports.radii import curve_rows, curve_titles
 from tests.built import built, ran
 from tests.test_engine import EPS, grey, make_plan, run
 
@@ -86,10 +86,7 @@ def test_rows_for_the_page():
     points = [{"eps": eps, "accuracy": f.accuracy} for eps, f in curves(results)[0].points]
     data = {"curves": [{"step": "fmn", "median": 0.045, "missed": 0, "points": points}]}
     assert curve_titles(data) == [
-        "attack",
-        "median distance",
-        "none found",
-        *(f"at {e}/255" for e in (2, 4, 8, 16, 32)),
-    ]
+        "attack", "#median distance", "#none found", *(f"#at {e}/255" for e in (2, 4, 8, 16, 32)),
+    ]  # fmt: skip
     assert curve_rows(data)[0][:5] == ["fmn", "0.045", "0", "82.1%", "74.3%"]
-    assert curve_titles({"curves": []}) == ["attack", "median distance", "none found"]
+    assert curve_titles({"curves": []}) == ["attack", "#median distance", "#none found"]
