@@ -77,7 +77,7 @@ def examined(
     all. steps: in place of the suite's, with nothing that acts on what is found.
     """
     x, y = patient.images(n)
-    with _named(suite, _ill(patient) if steps is None else steps) as name:
+    with _registered(patient), _named(suite, _ill(patient) if steps is None else steps) as name:
         audit = run(
             model=patient.build(), data=(x, y), suite=name, n=len(x), eps=patient.eps, seed=seed, out=out,
             dataset=None if patient.classes else "fashion_mnist", claim_robust=claimed(patient), claim_clean=patient.claimed_clean,
@@ -87,11 +87,20 @@ def examined(
 
 def _ill(patient: Patient) -> tuple[Step, ...] | None:
     """Where an attack is the patient, its authors run it and nothing else, as papers do."""
-    if patient.attack is None:
-        return None
-    name = patient.attack.name
-    registry.attacks.register(name, f"tests.patients.attackers:{patient.name}")
-    return (Step(name, name, "claimed", "all"),)
+    return None if patient.attack is None else (Step(patient.attack.name, patient.attack.name, "claimed", "all"),)
+
+
+@contextmanager
+def _registered(patient: Patient) -> Iterator[None]:
+    """The patient's attack under its name, where it is one, and only here: suite full holds every registered attack."""
+    attacks = registry.attacks._targets
+    mine = {} if patient.attack is None else {patient.attack.name: f"tests.patients.attackers:{patient.name}"}
+    attacks.update(mine)
+    try:
+        yield
+    finally:
+        for name in mine:
+            del attacks[name]
 
 
 @contextmanager
