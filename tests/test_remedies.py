@@ -291,6 +291,13 @@ def test_it_is_not_while_the_worst_case_still_moves_or_a_step_crashed():
     assert {d.name: d.status for d in diagnose(answered(5))}["shattered_gradient"] == "flagged"
 
 
+@pytest.mark.parametrize(("last", "status"), [(899, "flagged"), (900, "resolved")])
+def test_an_attack_that_was_outdone_is_answered_once_nothing_stands(last, status):
+    outdone = ran("random-search", mask((0, 100)), attack="random-search"), ran("pgd", mask((100, last)))
+    found = {d.name: d for d in diagnose(built(ran("apgd-margin"), *outdone))}["random_search_beats_gradient"]
+    assert (found.status, "nothing stands" in found.sentence) == (status, status == "resolved")
+
+
 # --- on disk
 
 

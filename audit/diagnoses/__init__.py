@@ -41,7 +41,7 @@ from audit.diagnoses.pintor import (
     unstable_predictions,
 )
 from audit.diagnoses.references import reference_controls
-from audit.diagnoses.settled import settled
+from audit.diagnoses.settled import nothing_stands, settled
 from audit.diagnoses.traits import declared_traits, end_to_end
 from audit.diagnoses.transfer import transfer_failure
 from audit.diagnoses.zimmermann import binarisation
@@ -105,19 +105,23 @@ ORDER = (
 )  # fmt: skip
 # What these break is not attacked again: their remedy ran on what stood after them.
 STOOD = "; stronger gradient attacks on what stood after it broke hardly more"
+OUTDONE = ("black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative")
 AFTER = {"black_box_beats_white_box": STOOD, "random_search_beats_gradient": STOOD}
+FALLEN = "; in the end nothing stands that a stronger attack could break"
 LAST = (weakened_attacks, clean_accuracy_handshake, adapter_forward, reference_controls, run_integrity)
 
 
 def diagnose(results: Results) -> tuple[Diagnosis, ...]:
     """Every diagnosis of a run, in a fixed order, and one more for each trait that the defense declares.
 
-    What a round answered is "resolved": its steps ran, and the worst case no longer moves. What follows from another
-    finding leaves the blocking to that one.
+    What a round answered is "resolved": its steps ran, and the worst case no longer moves. So is an attack outdone by a
+    weaker one, once nothing stands. What follows from another finding leaves the blocking to that one.
     """
-    answered = settled(results)
+    answered = {name: AFTER.get(name, "") for name in settled(results)}
+    if nothing_stands(results):
+        answered |= dict.fromkeys(OUTDONE, FALLEN)
     return explained(tuple(
-        replace(d, status="resolved", sentence=d.sentence + AFTER.get(d.name, ""))
+        replace(d, status="resolved", sentence=d.sentence + answered[d.name])
         if d.status == "flagged" and d.name in answered else d
         for d in _all(results)
     ))  # fmt: skip

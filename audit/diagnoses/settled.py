@@ -29,6 +29,11 @@ def settled(results: Results) -> frozenset[str]:
     return frozenset(name for name in done - failed if not name.startswith(OWN_TERMS))
 
 
+def nothing_stands(results: Results) -> bool:
+    """Has every image fallen for certain, and everything run? Then no stronger attack is wanted."""
+    return not results.missing and bool(results.steps) and not results.p_worst.any()
+
+
 def _could_work(ran: list[StepResult]) -> bool:
     followed = [r for r in ran if r.step.attack not in SCORES]
     return not followed or any(map(effective, followed))
