@@ -12,8 +12,7 @@ from dataclasses import replace
 
 from audit import registry
 from audit.diagnoses import diagnose
-from audit.diagnoses.carlini import DOUBLED
-from audit.diagnoses.settled import MOVED, gain
+from audit.diagnoses.settled import DOUBLED, MOVED, gain
 from audit.evidence import Evidence
 from audit.filled import enough
 from audit.plan import Plan

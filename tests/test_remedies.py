@@ -291,6 +291,17 @@ def test_it_is_not_while_the_worst_case_still_moves_or_a_step_crashed():
     assert {d.name: d.status for d in diagnose(answered(5))}["shattered_gradient"] == "flagged"
 
 
+@pytest.mark.parametrize(("more", "status"), [(0, "resolved"), (1, "flagged")])
+def test_what_restarts_broke_is_the_end_once_twice_the_steps_break_no_more(more, status):
+    check = replace(ran("doubled-2-check", mask((130, 130 + more)), attack="apgd-margin", attacked=mask((130, 230))))
+    check = replace(check, step=replace(check.step, limit=CHECKED))
+    steps = (ran("restarts-margin", mask((100, 130)), attack="apgd-margin"), check)
+    results = built(*SURVIVED, ran("random-search", mask((0, 100)), attack="random-search"), *steps, suite="adaptive")
+    found = Round(1, ("outdone",), ("random_search_beats_gradient",), tuple(s.step for s in steps))
+    results = replace(results, plan=replace(results.plan, rounds=(found,)))
+    assert {d.name: d.status for d in diagnose(results)}["random_search_beats_gradient"] == status
+
+
 @pytest.mark.parametrize(("last", "status"), [(899, "flagged"), (900, "resolved")])
 def test_an_attack_that_was_outdone_is_answered_once_nothing_stands(last, status):
     outdone = ran("random-search", mask((0, 100)), attack="random-search"), ran("pgd", mask((100, last)))

@@ -6,14 +6,13 @@ import numpy as np
 
 from audit.diagnoses.common import counted, status, unmeasured, white_box
 from audit.diagnoses.pintor import NO_CLAIMED
-from audit.diagnoses.settled import MOVED, gain
+from audit.diagnoses.settled import DOUBLED, MOVED, gain
 from audit.results import Results
 from audit.stats import mcnemar
 from audit.step_results import StepResult
 from audit.types import Diagnosis
 
 MISSED = 0.005
-DOUBLED = "doubled-"
 
 
 def claimed_attacks_too_weak(results: Results) -> Diagnosis:

@@ -8,6 +8,7 @@ from audit.rules import SCORES
 from audit.stats import total
 from audit.step_results import StepResult
 
+DOUBLED = "doubled-"  # steps that repeat the best one with twice the steps and restarts
 MOVED = 0.005  # a smaller change of the worst case than half a point is none
 OWN_TERMS = ("randomized", "declared_")  # these say themselves what resolves them
 
@@ -39,6 +40,10 @@ def _could_work(ran: list[StepResult]) -> bool:
     return not followed or any(map(effective, followed))
 
 
+def _closes(result: StepResult) -> bool:
+    return result.step.name.startswith(DOUBLED) and ran_clean(result) and effective(result)
+
+
 def gain(result: StepResult, results: Results) -> float:
     """How far the step lowered the worst case, scaled up where it looked at some of those that stood.
 
@@ -58,9 +63,14 @@ def gain(result: StepResult, results: Results) -> float:
 
 
 def _last_move(results: Results) -> float:
-    """How far the last round, and all since it began, lowered the worst case; what a step on some images broke is scaled."""
+    """How far the last round, and all since it began, lowered the worst case; what a step on some images broke is scaled.
+
+    Where twice the steps and restarts were tried on what the round had left, that alone says whether more is to be had.
+    """
     last = {step.name for step in results.plan.rounds[-1].steps}
-    first = next((i for i, r in enumerate(results.steps) if r.step.name in last), len(results.steps))
+    places = [i for i, r in enumerate(results.steps) if r.step.name in last]
+    closing = [i for i in places if _closes(results.steps[i])]
+    first = (closing or places or [len(results.steps)])[-1 if closing else 0]
     before = results.steps[first - 1].p_after if first else results.p_clean
     limited = (r for r in results.steps[first:] if r.step.limit and r.step.scope == "survivors")
     return max([total(before - results.p_worst) / len(before), *(gain(r, results) for r in limited)])
