@@ -22,6 +22,8 @@ from defenses.base import ZOO
 from tests.test_cli import call
 from tests.test_guard import weaker
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def config(folder: Path, text: str) -> Path:
     (folder / "audit.toml").write_text(text)

@@ -20,6 +20,8 @@ from audit.ledger import Ledger
 from audit.summary import load_run
 from defenses.networks import NETWORKS
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SMALL = ["--n", "12", "--batch-size", "8", "--quiet"]
 
 

@@ -14,6 +14,8 @@ from audit.cli import main
 from audit.summary import Audit, load_run
 from reports.compare import attacks, differing, named, pairs, render_html, render_markdown
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 EVIL = "<script>alert('x')</script>|`_*"
 
 

@@ -15,6 +15,8 @@ from audit.plan import Plan
 from audit.runner import run
 from audit.types import Step
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STEPS = (Step("[red]pgd[/]", "pgd", "claimed", "all"), Step("two", "pgd", "adaptive"))
 IDENTITY = {"n": 8, "seed": 0, "batch_size": 4, "norm": "Linf", "eps": 8 / 255}
 RUNTIME = {"unsupported": ["step [bold]fgsm is left out"]}

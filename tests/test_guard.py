@@ -28,6 +28,8 @@ from tests.built import claimed, mask, ran
 from tests.frozen import audited
 from tests.test_cli import call
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = ["--defense", "undefended", "--suite", "quick", "--n", "24", "--batch-size", "24", "--quiet"]
 SCHEMA = json.loads((Path(__file__).parent.parent / "reports/schema/baseline-1.json").read_text())
 

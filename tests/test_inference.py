@@ -17,6 +17,8 @@ from defenses.inference import pixels, positive, whole
 from defenses.tpap import TPAP
 from tests.test_cli import call
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 STORED = {"purify": "fgsm", "xi": 0.1}
 
 

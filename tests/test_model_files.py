@@ -24,6 +24,8 @@ from audit.preparation import prepare
 from tests.own_models import save_images
 from tests.planted import TinyCNN, images
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def load(name: str, weights: Path | None = None):
     known = resolve(name, Declared())

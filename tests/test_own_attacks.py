@@ -22,6 +22,8 @@ from audit.rng import Stream
 from audit.types import ThreatModel
 from tests.planted import Brightness, TinyCNN, dark, images
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LINF = ThreatModel("Linf", 0.1)
 SHORTEST = {"steps": 1, "init_steps": 1}
 SHORT = {

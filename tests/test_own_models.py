@@ -28,6 +28,8 @@ from audit.verify import reverify, sound
 from tests.own_models import DEFENSE, build, save_images, scores
 from tests.planted import Noisy, TinyCNN, images
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HERE = "tests.own_models"
 
 

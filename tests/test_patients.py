@@ -21,6 +21,8 @@ from tests.patients.by_hand import BY_HAND, hand_attack, margin, whole
 from tests.patients.measure import pgd, right, survivors
 from tests.patients.networks import ARCHITECTURES, WEIGHTS, from_zoo, trained
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NAMES = list(PATIENTS)
 RANDOM = [name for name in NAMES if PATIENTS[name].flag == "randomized"]
 FEW = 12

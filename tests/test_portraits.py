@@ -30,6 +30,8 @@ from audit.types import ThreatModel
 from audit.verify import reverify
 from tests.planted import Brightness, Noisy, Quantise, SignStep, Staged, TinyCNN, UniformNoise
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ALL = {"attention", "features", "channels", "losses", "surface"}
 
 

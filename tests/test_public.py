@@ -10,6 +10,8 @@ import pytest
 
 import audit
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parent.parent
 
 

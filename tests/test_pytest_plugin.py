@@ -12,6 +12,8 @@ import pytest
 from audit.baselines import read_baseline
 from tests.test_guard import weaker
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parent.parent

@@ -22,6 +22,8 @@ from reports.references import rows
 from tests.built import built, mask, ran
 from tests.own_models import save_images
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = {"suite": "quick", "n": 12, "eps": 16 / 255}
 
 

@@ -16,6 +16,8 @@ from reports.wording import attacks_note
 from tests.built import built, claimed
 from tests.test_report_parts import contrast
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def audit(tmp_path_factory):

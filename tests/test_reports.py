@@ -29,6 +29,8 @@ from reports.html import render_html
 from reports.markdown import render_markdown
 from reports.wording import fair
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def audit(tmp_path_factory) -> Audit:

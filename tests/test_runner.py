@@ -17,6 +17,8 @@ from defenses.base import ZOO, NetworkDefense
 from defenses.networks import build
 from defenses.undefended import UNDEFENDED
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 QUICK = {"suite": "quick", "n": 6, "batch_size": 4}
 
 

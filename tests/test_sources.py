@@ -17,6 +17,8 @@ from audit.preparation import prepare
 from audit.sources import Sources, check_shape
 from defenses.undefended import UNDEFENDED
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def test_what_is_recorded_holds_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -13,6 +13,8 @@ from audit.leaderboard import placement
 from audit.submission import About, lacking, model_info
 from tests.test_leaderboard import report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def finished(**changes) -> dict:
     clean = {"accuracy": 0.8969, "interval": [0.89, 0.9]}

@@ -20,6 +20,8 @@ from audit.types import Step, ThreatModel
 from tests.own_models import save_images
 from tests.planted import Brightness, Counting, TinyCNN, images
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HERE = "tests.own_models"
 SHAPE = (1, 8, 8)
 transfer = registry.attacks.load("transfer")

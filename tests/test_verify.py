@@ -21,6 +21,8 @@ from audit.verify import reverify, sound, verify_images
 from defenses.base import ZOO
 from tests.test_engine import PLANTED, grey, make_plan, run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 UNIT = "01-fine-0001"  # images 3, 4 and 5, all broken
 
 
