@@ -19,7 +19,7 @@ from audit.geometry import project
 from audit.oracle import Oracle
 from audit.plan import Plan
 from audit.rng import derive_seed
-from audit.types import Step, ThreatModel
+from audit.types import AdapterSpec, Step, ThreatModel
 
 IMAGES = 100
 log = logging.getLogger("audit")
@@ -45,13 +45,15 @@ REFERENCES = (
 )
 
 
-def main_attack(steps: Sequence[Step]) -> Step | None:
-    """The attack on the whole defense that a verdict rests on: what worked best of the ways that were tried, else the
-    margin attack, else the last gradient attack on survivors; None without one.
+def main_attack(steps: Sequence[Step], view: Sequence[AdapterSpec] = ()) -> Step | None:
+    """The attack on the whole defense that a verdict rests on: of the ways that were tried the one through `view`, else
+    the margin attack, else the last gradient attack on survivors; None without one.
+
+    view: the adapters through which the strongest gradient attack saw the defense (`audit.evidence.Evidence.whole`).
     """
     whole = (s for s in steps if s.scope == "survivors" and not s.transfers)
     found = [s for s in whole if registry.attacks.load(s.attack).needs == "gradient"]
-    best = [s for s in found if s.name.startswith("best-") and not any(a.name == "inner" for a in s.adapters)]
+    best = [s for s in found if s.name.startswith("best-") and s.adapters == tuple(view)]
     margin = [s for s in found if s.attack == "apgd-margin"]
     return next(iter(best or margin or found[-1:]), None)
 

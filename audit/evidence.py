@@ -49,8 +49,16 @@ class Evidence:
 
         A way that was tried counts where it broke more of its images than all attacks before it had.
         """
-        if self.trials and int(self.trials[0].broken.sum()) > self._fallen_before(self.trials[0]):
-            return self.trials[0].step.adapters
+        return self._best_of(self.trials)
+
+    @property
+    def whole(self) -> tuple[AdapterSpec, ...]:
+        """As `view`, of the ways on which an attack sees the whole defense and not the network inside it."""
+        return self._best_of([r for r in self.trials if all(a.name != "inner" for a in r.step.adapters)])
+
+    def _best_of(self, trials: list[StepResult]) -> tuple[AdapterSpec, ...]:
+        if trials and int(trials[0].broken.sum()) > self._fallen_before(trials[0]):
+            return trials[0].step.adapters
         main = [s for s in self.results.plan.steps if s.name == "apgd-margin"]
         return main[0].adapters if main else ()
 

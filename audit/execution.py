@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from audit.controls import main_attack, run_controls
 from audit.diagnoses import FORWARD_SAMPLE
 from audit.engine import LocalEngine, Watcher
 from audit.errors import AuditError
+from audit.evidence import Evidence
 from audit.gallery import write_gallery
 from audit.gates import fingerprint_model, forward_mismatch
 from audit.ledger import Ledger, write_json
@@ -29,7 +30,7 @@ from audit.rounds import write_rounds
 from audit.runlog import logging_to
 from audit.suites import get_suite
 from audit.summary import Audit, load_run
-from audit.types import Step
+from audit.types import AdapterSpec, Step
 from audit.verify import verify_images
 
 log = logging.getLogger("audit")
@@ -60,8 +61,9 @@ def execute(
         unchanged = fingerprint_model(model) == before
         checks: dict[str, Any] = {**gates, "model_unchanged": unchanged, "rounds": len(plan.rounds), **verified}
         checks["forward_mismatch"] = {**gates["forward_mismatch"], **_mismatch(plan, prepared, added)}
-        if get_suite(plan.identity["suite"]).controlled and not read_results(run_dir).missing:
-            checks["binarisation"] = binarised(plan, prepared)
+        results = read_results(run_dir)
+        if get_suite(plan.identity["suite"]).controlled and not results.missing:
+            checks["binarisation"] = binarised(plan, prepared, Evidence(results, {}).whole)
         write_json(run_dir / "checks.json", checks)
     return load_run(run_dir)
 
@@ -103,9 +105,12 @@ def _rounds(engine: LocalEngine, run_dir: Path, watcher: Watcher) -> Plan:
     return engine.plan
 
 
-def binarised(plan: Plan, prepared: Prepared) -> list[dict[str, Any]]:
-    """The binarisation test of the run's main attack: one entry, or none where it cannot be run on such a model."""
-    step, target = main_attack(plan.steps), prepared.target
+def binarised(plan: Plan, prepared: Prepared, view: Sequence[AdapterSpec]) -> list[dict[str, Any]]:
+    """The binarisation test of the run's main attack: one entry, or none where it cannot be run on such a model.
+
+    view: the adapters of the way that worked best, if one of those that were tried did.
+    """
+    step, target = main_attack(plan.steps, view), prepared.target
     if step is None:
         return []
     draws = plan.draws if plan.draws > 1 else 1

@@ -134,7 +134,7 @@ def main() -> None:
     asked = parser.parse_args()
     execution.run_controls = lambda plan, device: []  # type: ignore[assignment]
     if asked.quick:
-        execution.binarised = lambda plan, prepared: []  # type: ignore[assignment]
+        execution.binarised = lambda plan, prepared, view: []  # type: ignore[assignment]
     print(
         "| patient | planted | kind | blocks besides | CE attacks leave | audit leaves | by hand | verdict | |\n"
         + "|---" * 9

@@ -24,7 +24,7 @@ BROKEN = ("softmax_appended", "logits_times_1000", "quantised_input", "gradient_
 def _cheap(monkeypatch):
     """What is the same for every patient, or costs more than all its attacks, has tests of its own."""
     monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])
-    monkeypatch.setattr(execution, "binarised", lambda plan, prepared: [])
+    monkeypatch.setattr(execution, "binarised", lambda plan, prepared, view: [])
 
 
 def check(name, out, seed=0):

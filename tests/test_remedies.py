@@ -12,9 +12,11 @@ import torch
 
 from audit import execution, registry, runner
 from audit.budget import Budget
+from audit.controls import main_attack
 from audit.diagnoses import diagnose
 from audit.diagnoses.settled import gain, settled
 from audit.errors import PlanMismatch
+from audit.evidence import Evidence
 from audit.plan import read_plan
 from audit.remedies import CHECKED, TRIALS, next_round
 from audit.rounds import read_rounds, write_rounds
@@ -199,6 +201,25 @@ def test_the_view_stays_plain_where_a_way_round_broke_less_than_was_broken_befor
     assert check.adapters == ()
 
 
+@pytest.mark.parametrize(
+    ("before", "tried", "rests_on"),
+    [
+        (30, {"smooth": 25}, "apgd-margin"),
+        (0, {"smooth": 25}, "best-smooth"),
+        (0, {"inner": 27, "front": 25, "smooth": 20}, "best-front"),
+        (0, {"inner": 27}, "apgd-margin"),
+    ],
+)
+def test_the_verdict_rests_on_the_way_that_broke_most_of_those_that_see_the_whole(before, tried, rests_on):
+    steps = [claimed(), ran("apgd-margin", mask((0, before)), attack="apgd-margin")]
+    steps += [trial(name, mask((0, broken)), adapters=(name,)) for name, broken in tried.items()]
+    steps += [ran(f"best-{name}", attack="apgd-margin", adapters=(name,)) for name in tried]
+    results = built(*steps, profile=CUT)
+    found = main_attack(results.plan.steps, Evidence(results, {}).whole)
+    assert found is not None
+    assert found.name == rests_on
+
+
 def test_square_ahead_of_the_gradient_asks_for_restarts_and_other_directions():
     steps = (
         claimed(),
@@ -346,7 +367,7 @@ def _cheap(monkeypatch):
 
     monkeypatch.setattr(execution, "next_round", shorter)
     monkeypatch.setattr(execution, "run_controls", lambda plan, device: [])
-    monkeypatch.setattr(execution, "binarised", lambda plan, prepared: [])
+    monkeypatch.setattr(execution, "binarised", lambda plan, prepared, view: [])
 
 
 @pytest.mark.usefixtures("_cheap")
