@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 import torch
 
 from audit import registry
+from audit.commands.common import typed_command
+from audit.commands.train import PLACES
 from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput
 from audit.training import adjusted
@@ -61,6 +65,13 @@ def test_a_width_that_is_no_factor_is_refused(width):
     recipe = registry.defenses.load("undefended").recipes["small"]
     with pytest.raises(BadInput, match="expected a positive factor"):
         adjusted(recipe, epochs=None, images=None, width=width)
+
+
+@pytest.mark.parametrize("places", [["--out", "a b", "--data-dir", "c"], ["--out=a b", "--data-dir=c"], []])
+def test_where_things_lie_is_no_part_of_the_recorded_command(places, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["audit", "train", *places, "--seed", "0"])
+    assert typed_command(without=PLACES) == "python -m audit train --seed 0"
+    assert typed_command() == f"python -m audit {shlex.join(sys.argv[1:])}"
 
 
 def test_mixed_precision_is_chosen_on_the_command_line_and_told_in_the_manifest(folder, tmp_path, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -26,6 +26,18 @@ def resumable(sentence: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def typed_command() -> str:
-    """The command line as it was typed, for the record."""
-    return "python -m audit " + shlex.join(sys.argv[1:])
+def typed_command(*, without: Sequence[str] = ()) -> str:
+    """The command line as it was typed, for the record.
+
+    without: long options, each with a value, that the record leaves out.
+    """
+    words: list[str] = []
+    skipped = False
+    for word in sys.argv[1:]:
+        if skipped:
+            skipped = False
+        elif word in without:
+            skipped = True
+        elif word.partition("=")[0] not in without:
+            words.append(word)
+    return "python -m audit " + shlex.join(words)

@@ -11,6 +11,11 @@ from rich.console import Console
 from audit import options as o
 from audit.commands.common import resumable, typed_command
 
+PLACES = (
+    "--out",
+    "--data-dir",
+)  # the record is part of the checkpoint, whose bytes must not depend on where things lie
+
 
 def train(
     defense: o.Defense,
@@ -44,7 +49,14 @@ def train(
         training.progress_bar(Console(quiet=quiet), chosen) as progress,
     ):
         stored = training.train(
-            known, chosen, *pair, seed=seed, out=out, command=typed_command(), device=place, progress=progress
+            known,
+            chosen,
+            *pair,
+            seed=seed,
+            out=out,
+            command=typed_command(without=PLACES),
+            device=place,
+            progress=progress,
         )
     if not quiet:
         print(f"{stored.path}\n{training.summary(stored)}")

@@ -76,5 +76,5 @@ SIM_ADV = NetworkDefense(
     RECIPES,
     zoo={"fashion_mnist": _file("sim-adv-only")},  # holds better than "sim": docs/papers/sim_adv.md
     images=500,  # most of them survive, so every attack runs to its end
-    further=tuple(_file(recipe) for recipe in ("sim", "vanilla", "free", "atda", "bim")),
+    further=tuple(_file(recipe) for recipe in ("sim", "vanilla", "free", "atda", "bim", "madry")),
 )
