@@ -69,9 +69,10 @@ def judge_claim(claim: Claim | None, results: Results, diagnoses: Sequence[Diagn
 
 
 def rejected_images(results: Results) -> Bools:
-    """Images of which a stored adversarial image did not stand up when it was judged again."""
+    """Images of which no stored adversarial image stood up when it was judged again, and one at least did not."""
     mask = np.zeros_like(results.correct)
-    mask[np.asarray(results.checks.get("rejected_ids", ()), dtype=np.int64)] = True
+    found = results.checks.get("unproven_ids", results.checks.get("rejected_ids", ()))
+    mask[np.asarray(found, dtype=np.int64)] = True
     return mask
 
 

@@ -28,10 +28,12 @@ def verify_images(plan: Plan, target: Target, ledger: Ledger) -> dict[str, Any]:
     """Check every stored adversarial image: in the ball, in [0,1], misclassified by the deployed defense.
 
     Images are judged in reversed order and another batch size than in the run. Returns the counts `verified` (images
-    looked at), `rejected`, `missing` and `damaged` (units), the sorted `rejected_ids` of images, and up to 20 `failures`
-    as sentences. A unit whose images do not fit its records has all of them rejected.
+    looked at), `rejected`, `missing` and `damaged` (units), the sorted `rejected_ids` of images, those of them whose fall
+    no other stored image proves (`unproven_ids`; of a random defense all, for its figure is that of its worst image), and
+    up to 20 `failures` as sentences. A unit whose images do not fit its records has all of them rejected.
     """
     verified, rejected, missing, damaged = 0, list[int](), 0, 0
+    proven = set[int]()
     failures, lost = list[str](), list[str]()
     oracle = Oracle(target.model, batch_size=OTHER_BATCH, seed=derive_seed(plan.seed, "verify"), draws=plan.draws)
     for unit in plan.units():
@@ -46,9 +48,11 @@ def verify_images(plan: Plan, target: Target, ledger: Ledger) -> dict[str, Any]:
             problems = _problems(stored[0], target, threat, oracle)
             verified += int(stored[0]["kept"].sum())
             rejected += problems
+            if plan.draws == 1 and plan.steps[unit.step].scope != "control":
+                proven |= set(stored[0]["ids"][stored[0]["kept"]].tolist()) - set(problems)
             failures += [f"image {image} of {unit.name} {problem}" for image, problem in problems.items()]
     return {
-        "verified": verified, "rejected": len(rejected), "rejected_ids": sorted(set(rejected)),
+        "verified": verified, "rejected": len(rejected), "rejected_ids": sorted(set(rejected)), "unproven_ids": sorted(set(rejected) - proven),
         "missing": missing, "damaged": damaged, "failures": (failures + lost)[:SHOWN],
     }  # fmt: skip
 

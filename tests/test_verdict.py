@@ -228,6 +228,12 @@ def test_rejected_images_are_unknown_and_the_others_still_refute(claim):
     assert judge_claim(claim, built(*BROKEN), CLEAR).outcome == "refuted"
 
 
+def test_a_rejected_image_counts_as_broken_where_another_proves_it():
+    known = rejecting(list(range(290)), unproven_ids=[0, 1])
+    verdict = judge_claim(typed(0.9), built(*BROKEN, checks=known), INTEGRITY)
+    assert (verdict.outcome, verdict.unknown) == ("refuted", 2)
+
+
 def test_a_model_that_changed_refutes_nothing():
     checks = rejecting([], model_unchanged=False)
     verdict = judge_claim(typed(0.9), built(*BROKEN, checks=checks), diagnose(built(*BROKEN, checks=checks)))

@@ -47,7 +47,7 @@ def test_a_whole_run_is_sound(plan, tmp_path):
     found = checked(plan, tmp_path)
     assert sound(found)
     assert found == {
-        "verified": 3, "rejected": 0, "rejected_ids": [], "missing": 0, "damaged": 0, "failures": []
+        "verified": 3, "rejected": 0, "rejected_ids": [], "unproven_ids": [], "missing": 0, "damaged": 0, "failures": []
     }  # fmt: skip
 
 
@@ -88,6 +88,20 @@ def test_a_rejected_image_is_named_by_its_id(plan, tmp_path):
     x_adv[1] -= 0.05
     ledger.write(UNIT, {**arrays, "x_adv": x_adv}, meta)
     assert checked(plan, tmp_path)["rejected_ids"] == [4]
+
+
+@pytest.mark.parametrize(("scope", "unproven"), [("all", []), ("control", [4])])
+def test_another_image_that_stands_up_is_proof_enough_unless_it_is_a_controls(scope, unproven, tmp_path):
+    made = make_plan([Step("fine", "good", "claimed", "all"), Step("again", "good", "claimed", scope)])
+    run(made, grey(), tmp_path)
+    ledger = Ledger(tmp_path, made.fingerprint)
+    arrays, meta = ledger.read(UNIT)
+    x_adv = arrays["x_adv"].copy()
+    x_adv[1] -= 0.05
+    ledger.write(UNIT, {**arrays, "x_adv": x_adv}, meta)
+    found = checked(made, tmp_path)
+    assert (found["rejected_ids"], found["unproven_ids"]) == ([4], unproven)
+    assert not sound(found)
 
 
 # --- a whole run, verified again with its own sources
