@@ -179,7 +179,8 @@ class Probe(nn.Module):
     def _differentiated(self, gradient: Tensor, rows: Tensor, owner: Tensor) -> None:
         self.backwards += self._passes.each * torch.bincount(owner, minlength=len(self._x)).cpu()
         # A gradient that is no number moves nothing; as NaN it would read as "none asked for yet".
-        self._norm[owner] = gradient.flatten(1).norm(dim=1).float().nan_to_num(0.0, posinf=float("inf"))
+        norm = gradient.flatten(1).norm(dim=1).float().nan_to_num(0.0, posinf=float("inf"))
+        self._norm[owner] = self._unless_fooled(norm, owner)
         self.memory.store_gradient(gradient, rows, owner)
 
     def replayed_gradient(self, queries: Tensor, owner: Tensor, upstream: Tensor) -> Tensor:
@@ -190,8 +191,13 @@ class Probe(nn.Module):
             again = queries[fresh].detach().requires_grad_()
             with torch.enable_grad():
                 answer[fresh] = torch.autograd.grad(self._query(again, owner[fresh]), again, upstream[fresh])[0]
-        self._norm[owner[(upstream == 0).all(1)]] = 0.0
+        still = owner[(upstream == 0).all(1)]
+        self._norm[still] = self._unless_fooled(torch.zeros_like(self._norm[still]), still)
         return answer
+
+    def _unless_fooled(self, norm: Tensor, owner: Tensor) -> Tensor:
+        """NaN in place of a zero gradient at a query that is misclassified: there are losses that have no more to ask then."""
+        return torch.where((norm == 0) & (self._margin[owner] < 0), torch.nan, norm)
 
     # --- watching
 

@@ -162,6 +162,23 @@ def noisy_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     return because, [_step(f"eot{wanted}-margin", "apgd-margin", (*rest, spec), f"the mean over {wanted} draws")]
 
 
+def lucky_draws(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
+    """A random defense: steps that no noisy loss shortens, whose momentum averages over the draws of many steps.
+
+    All images, because one that most draws get wrong still counts with those that do not; once more through the mean
+    probability, which follows the draws that are still right, where the mean of logits follows those long lost.
+    """
+    because = evidence.raised("randomized", "declared_stochastic")
+    if not because or not evidence.stochastic:
+        return NOTHING
+    rest = tuple(a for a in evidence.view if a.name != "eot")
+    probs = AdapterSpec("eot", {"k": DRAWS, "estimator": "probs"})
+    return because, [
+        replace(_step("momentum", "mi-fgsm", evidence.through(*rest), "momentum over draws", steps=50), scope="all"),
+        _step("momentum-probs", "mi-fgsm", (*rest, probs), "momentum, by the mean probability", steps=100),
+    ]
+
+
 def false_gradient(evidence: Evidence) -> tuple[list[Diagnosis], list[Step]]:
     """A gradient that is not the slope of the loss: slopes from scores."""
     because = evidence.raised(*ROUGH)
@@ -225,6 +242,7 @@ def _doubled(evidence: Evidence, power: int, limit: int | None) -> Step:
 EARLY: tuple[Rule, ...] = (saturated_loss, hidden_gradient, noisy_gradient)
 RULES: tuple[Rule, ...] = (
     *EARLY,
+    lucky_draws,
     false_gradient,
     decisions,
     outdone_gradient,

@@ -1,5 +1,7 @@
 """The probe watches without being noticed."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -491,6 +493,20 @@ def test_what_a_surrogate_asked_to_be_fitted_counts_once():
         probe(x.clone().requires_grad_())
     assert int(probe.forwards.sum()) == 2 * 5 + 5 * (STEPS + 1)
     assert int(probe.forwards.max() - probe.forwards.min()) <= 1
+
+
+@pytest.mark.parametrize(("label", "share"), [(0, 1.0), (1, None)])
+def test_zero_gradients_count_only_where_the_query_is_not_misclassified(label, share):
+    class Flat(torch.nn.Module):
+        def forward(self, x):
+            return torch.tensor([1.0, 0.0]) + 0 * x.flatten(1)[:, :2]
+
+    x, y = torch.rand(4, 1, 8, 8), torch.full((4,), label)
+    probe = make(Flat().eval(), x, y)
+    for _ in range(2):
+        images = x.clone().requires_grad_()
+        torch.autograd.grad(probe(images)[:, 1].sum(), images)
+    assert probe.trace[-1][3] == share if share else math.isnan(probe.trace[-1][3])
 
 
 def test_a_gradient_that_is_no_number_is_a_zero_one_in_the_trace():

@@ -241,6 +241,15 @@ def test_a_random_defense_gets_as_many_draws_as_its_gradient_needs():
     assert "eot10-margin" not in names(asked(*SURVIVED, profile={**noisy, "draws_for_snr": 10}, draws=40))
 
 
+def test_a_random_defense_is_attacked_with_momentum_on_all_images_and_by_the_mean_probability():
+    noisy = {"max_draw_difference": 0.5, "draws_for_snr": 4}
+    found = {s.name: s for s in asked(*SURVIVED, profile=noisy, draws=40).steps}
+    assert (found["momentum"].attack, found["momentum"].scope) == ("mi-fgsm", "all")
+    assert found["momentum"].adapters[-1].params["estimator"] == "logits"
+    assert found["momentum-probs"].adapters[-1].params["estimator"] == "probs"
+    assert not {"momentum", "momentum-probs"} & set(names(asked(*SURVIVED)))
+
+
 def test_attacks_that_do_not_know_the_norm_are_not_asked_for():
     steps = (
         claimed(),
