@@ -28,7 +28,7 @@ from audit.types import Estimate
 from audit.verdict import proven, unknown_images
 
 VERSION = 1
-SELECTING = 20  # audit.oracle.SELECTION_DRAWS, in a module that loads torch
+SELECTING = 100  # audit.oracle.SELECTION_DRAWS, in a module that loads torch
 WORST, CLEAN = "worst case", "clean"
 Kind = Literal["worst", "clean", "alone", "cumulative"]
 

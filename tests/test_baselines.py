@@ -75,8 +75,8 @@ def test_a_random_defense_is_frozen_in_shares_of_its_draws():
     share = np.linspace(0, 1, 31, dtype=np.float32)[np.arange(1000) % 31]  # every multiple of 1/30
     object.__setattr__(audit.results.steps[-1], "p_after", share)
     found = by_name(freeze(audit))["worst case"]
-    assert found.draws == 60  # also a multiple of the 20 draws that judge a returned image
-    np.testing.assert_array_equal(found.hits, 2 * (np.arange(1000) % 31))
+    assert found.draws == 300  # also a multiple of the 100 draws that judge a returned image
+    np.testing.assert_array_equal(found.hits, 10 * (np.arange(1000) % 31))
 
 
 def test_an_image_on_which_an_attack_crashed_has_no_hits():
