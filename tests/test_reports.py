@@ -251,7 +251,10 @@ def test_before_the_clean_pass_nothing_is_measured(audit, tmp_path):
 def test_rejected_images_count_as_standing_everywhere(audit, tmp_path):
     def reject(ledger: Ledger, plan: Plan) -> None:
         checks = json.loads((tmp_path / "r" / "checks.json").read_text())
-        write_json(tmp_path / "r" / "checks.json", {**checks, "rejected": 5, "rejected_ids": [0, 1, 2, 3, 4]})
+        write_json(
+            tmp_path / "r" / "checks.json",
+            {**checks, "rejected": 5, "rejected_ids": [0, 1, 2, 3, 4], "unproven_ids": [0, 1, 2, 3, 4]},
+        )
 
     found = tampered(audit, tmp_path / "r", reject)
     rejected = int((found.results.correct & ~found.results.survives_all)[:5].sum())
