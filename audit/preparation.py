@@ -144,8 +144,9 @@ def _load(
     threat = ThreatModel(norm, parse_eps((checkpoint.meant_for_eps or USUAL_EPS) if eps is None else eps, norm))  # type: ignore[arg-type]
     check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)
-    by_nature = Nature.of(known.traits, staged=staged(model), drift=0.0).images
-    few = (len(images.x), by_nature, get_suite(suite).images, getattr(known, "images", None))
+    nature, wanted = Nature.of(known.traits, staged=staged(model), drift=0.0), get_suite(suite)
+    by_suite = wanted.random_images if nature.stochastic else None
+    few = (len(images.x), nature.images, wanted.images, by_suite, getattr(known, "images", None))
     images = images.first(min(filter(None, few)) if n is None else n)
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
     return Subject(name, known, images, None if sources.own_images else dataset, checkpoint, threat, model, x, y)

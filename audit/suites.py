@@ -200,7 +200,7 @@ SUITES: Mapping[str, Suite] = {
               "cross-entropy, step eps/10", CLAIMED_STEPS),
         Suite("adaptive", "claimed, then attacks adapted to what they miss, and a control",
               (*CLAIMED_STEPS, *ADAPTIVE_STEPS[:4], RANDOM_SEARCH, UNBOUNDED, *ADAPTIVE_STEPS[4:]), rounds=6, controlled=True),
-        Suite("diagnose", "short attacks on 64 images, for what they tell about the gradient", DIAGNOSE_STEPS, images=64,
+        Suite("diagnose", "short attacks on 64 images, 24 of a random defense, for what they tell about the gradient", DIAGNOSE_STEPS, images=64, random_images=24,
               controlled=True),
         Suite("full", "every attack that applies to the norm, eot-pgd for random defenses alone, on 200 images; the dearest on "
               "50, 20 or 10 of those left",

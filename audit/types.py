@@ -199,7 +199,7 @@ class Round:
 class Suite:
     """Ordered steps, cheap to dear.
 
-    images: how many to audit unless told; None: as many as there are. rounds: how many rounds of remedies may follow.
+    images: how many to audit unless told, and of a random defense `random_images`; None: as many as there are. rounds: how many rounds of remedies may follow.
     controlled: are its attacks tried out on models whose answer is known?
     """
 
@@ -207,6 +207,7 @@ class Suite:
     summary: str
     steps: tuple[Step, ...]
     images: int | None = None
+    random_images: int | None = None
     rounds: int = 0
     controlled: bool = False
 

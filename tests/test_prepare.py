@@ -126,6 +126,8 @@ def test_a_printed_claim_beside_images_of_ones_own_asks_to_leave_them_out(tmp_pa
         ("super_fitting", "full", None, 200),
         ("sim_adv", "full", None, 200),
         ("sim_adv", "full", 300, 300),
+        ("sim_adv", "diagnose", None, 64),
+        ("co_noise", "diagnose", None, 24),
     ],
 )
 def test_so_many_images_are_audited_that_minutes_suffice_unless_told(defense, suite, n, expected):

@@ -29,7 +29,9 @@ def diagnose(
     resize: o.Resize = None,
     value_range: o.ValueRange = None,
     trait: o.Traits = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="Look at the first n images (default: 64).")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", help="Look at the first n images (default: 64; 24 for a random defense).")
+    ] = None,
     seed: o.Seed = 0,
     eps: o.Eps = None,
     norm: o.Norm = "Linf",
