@@ -11,10 +11,8 @@ from rich.console import Console
 from audit import options as o
 from audit.commands.common import resumable, typed_command
 
-PLACES = (
-    "--out",
-    "--data-dir",
-)  # the record is part of the checkpoint, whose bytes must not depend on where things lie
+# The record is part of the checkpoint, whose bytes must not depend on where things lie.
+PLACES = ("--out", "--data-dir")
 
 
 def train(

@@ -105,7 +105,7 @@ ORDER = (
 )  # fmt: skip
 # What these break is not attacked again: their remedy ran on what stood after them.
 STOOD = "; stronger gradient attacks on what stood after it broke hardly more"
-OUTDONE = ("black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative")
+BEATEN = ("black_box_beats_white_box", "random_search_beats_gradient", "one_step_beats_iterative")
 AFTER = {"black_box_beats_white_box": STOOD, "random_search_beats_gradient": STOOD}
 FALLEN = "; in the end nothing stands that a stronger attack could break"
 LAST = (weakened_attacks, clean_accuracy_handshake, adapter_forward, reference_controls, run_integrity)
@@ -119,7 +119,7 @@ def diagnose(results: Results) -> tuple[Diagnosis, ...]:
     """
     answered = {name: AFTER.get(name, "") for name in settled(results)}
     if nothing_stands(results):
-        answered |= dict.fromkeys(OUTDONE, FALLEN)
+        answered |= dict.fromkeys(BEATEN, FALLEN)
     return explained(tuple(
         replace(d, status="resolved", sentence=d.sentence + answered[d.name])
         if d.status == "flagged" and d.name in answered else d
