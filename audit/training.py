@@ -82,6 +82,21 @@ def progress_bar(console: Console, recipe: Recipe) -> Iterator[Progress]:
         yield show
 
 
+@contextmanager
+def threads_of_cpu(number: int) -> Iterator[None]:
+    """Train with so many: how many there are decides in which order sums are taken. One recipe, data, seed and number
+    give one network, bit for bit, on one kind of machine with one set of library versions. Raises BadInput below 1.
+    """
+    if number < 1:
+        raise BadInput(f"--threads is {number}, expected at least 1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train(
     defense: NetworkDefense, recipe: Recipe, data: Dataset, test: Dataset, *, seed: int, out: Path, command: str,
     device: torch.device, progress: Progress = lambda *_: None,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit import registry
+from audit import registry, training
 from audit.commands.common import typed_command
 from audit.commands.train import PLACES
 from audit.datasets import FASHION_MNIST
@@ -83,6 +83,33 @@ def test_mixed_precision_is_chosen_on_the_command_line_and_told_in_the_manifest(
     assert all(value.dtype != torch.bfloat16 for value in load_network(checkpoint).state_dict().values())
     assert call("train", "--defense", "undefended", "--precision", "fp16", *flags) == 2
     assert "expected one of float32, bf16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], 1), (["--threads", 3], 3)])
+def test_the_weights_do_not_hang_on_how_many_cores_a_machine_has(flags, expected, folder, tmp_path, monkeypatch):
+    seen, train = [], training.train
+
+    def watched(*args, **kwargs):
+        seen.append(torch.get_num_threads())
+        return train(*args, **kwargs)
+
+    monkeypatch.setattr(training, "train", watched)
+    place = ["--data-dir", folder, "--out", tmp_path, "--quiet"]
+    torch.set_num_threads(2)
+    try:
+        code = call(
+            "train", "--defense", "undefended", "--images", 256, "--epochs", 1, "--width", WIDTH, *place, *flags
+        )
+        assert (code, seen, torch.get_num_threads()) == (0, [expected], 2)
+    finally:
+        torch.set_num_threads(1)  # as for all tests
+
+
+def test_less_than_one_thread_is_refused(folder, tmp_path, capsys):
+    flags = ["--data-dir", folder, "--out", tmp_path]
+    assert call("train", "--defense", "undefended", "--threads", 0, *flags) == 2
+    assert "--threads is 0, expected at least 1" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_width_is_another_name_and_the_teachers_too():

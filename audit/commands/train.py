@@ -30,6 +30,12 @@ def train(
         str | None, typer.Option(help="bf16 for mixed precision, faster where the device computes in it; else float32.")
     ] = None,
     device: o.Device = "auto",
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="On a CPU. With one the zoo's commands give the zoo's weights; more are faster, and give others."
+        ),
+    ] = 1,
     quiet: o.Quiet = False,
 ) -> None:
     """Train a defense by a recipe; resumes where a killed run stopped."""
@@ -44,6 +50,7 @@ def train(
     pair = [data.load(split, data_dir=data_dir, download=download) for split in ("train", "test")]
     with (
         resumable(f"finished epochs are kept in {out}, run the same command again to resume"),
+        training.threads_of_cpu(threads),
         training.progress_bar(Console(quiet=quiet), chosen) as progress,
     ):
         stored = training.train(
