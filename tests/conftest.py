@@ -1,19 +1,22 @@
 """What holds for all tests: one thread, and the examination of a known network on known images is made once. And for
-those that ask for it: pages without their drawings."""
+those that ask for it: finished audits of shipped defenses, and pages without their drawings."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, TextIO
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from audit import gates
+from audit import gates, run
 from audit.examination import examine
+from audit.summary import Audit, load_run
 from audit.types import ThreatModel
 from reports import figures
 
@@ -42,6 +45,19 @@ def _examined_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Audit]:
+    """A defense's name to its finished audit (suite quick, 20 images), in a directory of the caller's own; each is run once."""
+    kept, numbers = tmp_path_factory.mktemp("audited"), count()
+
+    def one(defense: str) -> Audit:
+        if not (kept / defense).exists():
+            run(defense, suite="quick", n=20, out=kept / defense)
+        return load_run(shutil.copytree(kept / defense, kept / str(next(numbers)) / defense))
+
+    return one
+
+
 class _Blank:
     def __init__(self, figure: object) -> None: ...
 
@@ -55,6 +71,12 @@ def undrawn() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "FigureCanvasSVG", _Blank)
         yield
+
+
+@pytest.fixture
+def undrawn_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `undrawn`, for one test."""
+    monkeypatch.setattr(figures, "FigureCanvasSVG", _Blank)
 
 
 def _ours(part: nn.Module) -> bool:

@@ -9,7 +9,6 @@ import shutil
 
 import pytest
 
-from audit import run
 from audit.cli import main
 from audit.summary import Audit, load_run
 from reports.compare import attacks, differing, named, pairs, render_html, render_markdown
@@ -20,9 +19,8 @@ EVIL = "<script>alert('x')</script>|`_*"
 
 
 @pytest.fixture(scope="module")
-def audits(tmp_path_factory) -> list[Audit]:
-    out = tmp_path_factory.mktemp("runs")
-    return [run(name, suite="quick", n=20, out=out / name) for name in ("super_fitting", "undefended")]
+def audits(audited) -> list[Audit]:
+    return [audited(name) for name in ("super_fitting", "undefended")]
 
 
 def test_every_figure_is_the_one_of_its_own_report(audits):

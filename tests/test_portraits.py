@@ -379,8 +379,8 @@ def test_every_norm_has_its_surface(norm):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return run("undefended", suite="quick", n=12, out=tmp_path_factory.mktemp("runs") / "r")
+def finished(audited):
+    return audited("undefended")
 
 
 def test_a_finished_run_holds_its_portraits_and_its_training_table(finished):
@@ -404,10 +404,10 @@ def test_portraits_are_measured_once_and_again_when_damaged(finished, monkeypatc
     whole = path.read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr(Sitting, "all", lambda self: pytest.fail("measured again"))
-        run("undefended", suite="quick", n=12, out=finished.path)
+        run("undefended", suite="quick", n=20, out=finished.path)
     assert path.read_bytes() == whole
     path.write_bytes(whole[:200])
-    run("undefended", suite="quick", n=12, out=finished.path)
+    run("undefended", suite="quick", n=20, out=finished.path)
     assert path.read_bytes() == whole
 
 

@@ -14,7 +14,6 @@ from typing import ClassVar
 
 import pytest
 
-from audit import run
 from audit.summary import load_run
 from reports import write_reports
 from reports.compare import write_comparison
@@ -36,8 +35,8 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory) -> Path:
-    return write_reports(run("super_fitting", suite="quick", n=20, out=tmp_path_factory.mktemp("runs") / "r").path)
+def fresh(audited) -> Path:
+    return write_reports(audited("super_fitting").path)
 
 
 @pytest.fixture(scope="module")

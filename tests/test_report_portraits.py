@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from audit import run
 from reports import attention, figures, pictures, planes, portraits, scatter, series, write_reports
 from reports import portrait_numbers as numbers
 from tests.test_report_parts import contrast
@@ -24,10 +23,10 @@ HEADINGS = ("Where the network looks", "Where the features lie", "Which channels
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory) -> Path:
-    audit = run("undefended", suite="quick", n=16, out=tmp_path_factory.mktemp("runs") / "r")
-    write_reports(audit.path)
-    return audit.path
+def run_dir(audited) -> Path:
+    found = audited("undefended").path
+    write_reports(found)
+    return found
 
 
 def page(run_dir: Path) -> str:
@@ -101,19 +100,20 @@ def test_a_run_directory_of_before_still_renders(run_dir, tmp_path):
         (lambda a, about: about.update(training=None), [6]),
     ],
 )
-def test_a_damaged_part_costs_the_part_and_not_the_page(run_dir, tmp_path, damage, gone):
+def test_a_damaged_part_costs_the_part_and_not_the_page(run_dir, tmp_path, undrawn_here, damage, gone):
     text = page(altered(run_dir, tmp_path / "r", damage))
     assert [i for i, heading in enumerate(HEADINGS) if f">{heading}</h" not in text] == gone
 
 
-def test_a_torn_file_leaves_a_page(run_dir, tmp_path):
+def test_a_torn_file_leaves_a_page(run_dir, tmp_path, undrawn_here):
     torn = tmp_path / "r"
     shutil.copytree(run_dir, torn)
     (torn / "portraits.npz").write_bytes((torn / "portraits.npz").read_bytes()[:300])
-    assert not any(heading in page(torn) for heading in HEADINGS)
+    text = page(torn)
+    assert not any(heading in text for heading in HEADINGS)
 
 
-def test_what_was_left_out_is_said(run_dir, tmp_path):
+def test_what_was_left_out_is_said(run_dir, tmp_path, undrawn_here):
     def change(arrays, about):
         for name in [name for name in arrays if name.startswith("attention")]:
             del arrays[name]

@@ -6,14 +6,13 @@ import re
 
 import pytest
 
-from audit import run
 from reports.html import render_html
 from reports.radii import SHORT, caption, lines, missing, radii, short
 
 
 @pytest.fixture(scope="module")
-def audit(tmp_path_factory):
-    return run("sim_adv", suite="quick", n=20, out=tmp_path_factory.mktemp("runs") / "r")
+def audit(audited):
+    return audited("sim_adv")
 
 
 def made(**changed):

@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 
-from audit import run
 from audit.diagnoses.index import INDEX, in_words
 from reports import figures, tables
 from reports.html import render_html
@@ -20,8 +19,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
-def audit(tmp_path_factory):
-    return run("sim_adv", suite="quick", n=20, out=tmp_path_factory.mktemp("runs") / "r")
+def audit(audited):
+    return audited("sim_adv")
 
 
 def test_the_histogram_counts_every_image_once():

@@ -33,8 +33,8 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
-def audit(tmp_path_factory) -> Audit:
-    return run("super_fitting", suite="quick", n=20, out=tmp_path_factory.mktemp("runs") / "r")
+def audit(audited) -> Audit:
+    return audited("super_fitting")
 
 
 def schema() -> dict:
