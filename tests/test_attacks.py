@@ -42,6 +42,7 @@ SHORT = {
     "boundary": {"queries": 1000, "above": 6.0},
     "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }
+DEAR = ("boundary", "cw-l0", "cw-linf", "fmn", "hopskipjump", "square", "zoo")
 BOUNDED = ("cw-l0", "cw-l2", "cw-linf", "hopskipjump", "boundary", "zoo")  # may end sooner than their cost says
 
 
@@ -62,7 +63,7 @@ def test_it_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), (3, 3)])
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in DEAR else ()) for n in ALONE])
 def test_it_works_with_few_classes_and_with_colour(name, classes, channels):
     check_attack(registry.attacks.load(name), classes=classes, channels=channels, seed=1, **options(name))
 

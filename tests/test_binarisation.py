@@ -117,6 +117,7 @@ def test_what_leaves_the_ball_is_brought_back_before_it_is_judged():
     assert steps[0].outcomes == steps[1].outcomes  # both end in the same corner once projected
 
 
+@pytest.mark.slow
 def test_random_tries_find_what_is_easy_and_no_more():
     """The registered attack draws corners only, the random attacker every other time: it finds less, and both find some."""
     wide = ThreatModel("Linf", 0.3)
@@ -131,6 +132,7 @@ def test_random_tries_find_what_is_easy_and_no_more():
     assert rates[1] <= 0.4
 
 
+@pytest.mark.slow
 def test_a_random_attacker_who_finds_most_makes_the_models_harder():
     easy = tried("idle", n=20, settings=Settings(inner=10, closeness=0.0))
     assert easy.hardened

@@ -19,6 +19,7 @@ def call(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_weak_attack_ends_in_exit_code_1(capsys):
     assert call("--defense", "super_fitting", "--attack", "bim-20", "--n", "3") == 1
     printed = capsys.readouterr().out
@@ -52,6 +53,7 @@ def test_mistakes_end_in_a_sentence(flags, said, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("defense", "name", "attack", "adapters"),
     [

@@ -241,6 +241,7 @@ def test_updating_a_model_without_a_baseline_says_what_to_type(tmp_path, capsys)
 # --- models of one's own
 
 
+@pytest.mark.slow
 def test_a_model_is_found_by_its_python_path_with_its_preprocessing(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
         "import torch\n\ndef build():\n    torch.manual_seed(0)\n"

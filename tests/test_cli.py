@@ -101,6 +101,7 @@ def test_verify_rejects_a_forged_image(finished, tmp_path, capsys):
     assert "outside the ball" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_fail_on_turns_a_verdict_into_exit_code_1(finished):
     outcome = load_run(finished).verdict.outcome
     arguments = ["run", "--defense", "super_fitting", "--suite", "quick", "--out", finished, *SMALL]
@@ -127,6 +128,7 @@ def test_dry_run_as_json_is_the_plan(tmp_path, capsys):
     assert len(plan["runtime"]["unsupported"]) == 4  # FGSM, BIM and twice PGD
 
 
+@pytest.mark.slow
 def test_steps_that_are_left_out_are_said(tmp_path, capsys):
     arguments = ["--defense", "undefended", "--suite", "quick", "--norm", "L2", "--eps", "0.5", "--n", "4"]
     assert call("run", *arguments, "--dry-run") == 0
@@ -145,6 +147,7 @@ def test_another_plan_is_refused_before_the_table_is_drawn(finished, capsys):
     assert "batch_size: 8 -> 250" in printed.err
 
 
+@pytest.mark.slow
 def test_retry_errors_and_the_typed_claim_reach_the_run(tmp_path, monkeypatch):
     from audit import runner
 
@@ -333,6 +336,7 @@ def test_ctrl_c_before_the_first_attack_ends_with_130_and_one_line(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_ends_with_130_and_says_how_to_resume(tmp_path):
     _write_idx(tmp_path / "data")
     code = PAUSE + (
@@ -349,6 +353,7 @@ def test_ctrl_c_in_training_ends_with_130_and_says_how_to_resume(tmp_path):
     assert call("train", "--defense", "undefended", *flags) == 0
 
 
+@pytest.mark.slow
 def test_train_prints_its_numbers_and_the_checkpoint_can_be_audited(tmp_path, capsys):
     _write_idx(tmp_path / "data")
     flags = [
@@ -425,6 +430,7 @@ def test_a_printed_claim_is_audited_by_its_id(capsys):
     assert [s["name"] for s in identity["steps"] if s["suite"] == "claimed"] == ["bim-40"]
 
 
+@pytest.mark.slow
 def test_a_typed_claims_attack_is_run(capsys):
     line = ["run", "--defense", "super_fitting", "--suite", "claimed", "--n", "4", "--dry-run", "--json"]
     assert call(*line, "--claim-robust", "0.865", "--claim-attack", "pgd-100") == 0

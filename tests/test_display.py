@@ -59,6 +59,7 @@ def test_what_went_wrong_in_a_unit_is_said_below_the_table():
     assert said.rstrip().endswith("…")
 
 
+@pytest.mark.slow
 def test_brackets_in_the_final_panel_are_printed(tmp_path):
     audit = run("undefended", suite="quick", n=4, out=tmp_path, settings=("pgd-20.steps=1", "unbounded.n_iter=1"))
     plan = replace(audit.results.plan, identity={**audit.results.plan.identity, "defense": "[b]mine"})

@@ -175,6 +175,7 @@ def test_a_run_that_is_not_whole_is_refused(run_dir, robust, tmp_path, capsys):
         assert "is not finished (1 units are missing)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_reads_a_run_without_torch(run_dir, robust):
     code = (
         f"import sys; from audit.cli import main\ntry: main(['check', {str(run_dir)!r}, '--baseline', {str(robust)!r}])\n"

@@ -84,6 +84,7 @@ def test_a_changed_part_is_not_held_against_the_clean_accuracy_of_the_stored_one
     assert varied.meant_for_eps == checkpoint.meant_for_eps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "setting"), [("tpap", "purify=pgd"), ("co_noise", "noise=gaussian")])
 def test_it_is_another_run_told_in_the_command_and_found_again(name, setting):
     plans = [prepare(name, suite="quick", n=6, inference=given).plan for given in ((), (setting,))]

@@ -125,6 +125,7 @@ def test_what_gets_around_a_loss_without_gradient_is_fair():
     assert placement(report(diagnoses=around))["unfair"] == []
 
 
+@pytest.mark.slow
 def test_a_defense_that_optimises_at_test_time_and_declares_nothing_is_not_admitted(tmp_path):
     from audit.submission import About, model_info
     from tests.patients.moving import Toward
@@ -164,6 +165,7 @@ def test_the_section_names_the_neighbours_and_the_figure_draws_them():
     assert "of 99" in standing_line(data)
 
 
+@pytest.mark.slow
 def test_without_a_board_the_report_says_so_and_draws_nothing(tmp_path):
     found = audit.run("undefended", suite="quick", n=4, out=tmp_path / "run")
     data = found.to_dict()

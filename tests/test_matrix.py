@@ -41,6 +41,7 @@ def test_the_diagonal_in_short(name, tmp_path):
     check(name, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logits_times_1000", pytest.param("quantised_input", marks=pytest.mark.slow)])
 def test_a_masked_defense_that_stands_is_not_upheld_for_its_own_flag_alone(name, tmp_path):
     """Without the steps that answer the finding, the numbers bear the claim out, and nothing else speaks against it."""

@@ -121,6 +121,7 @@ def test_weights_that_torchvision_fetches_bring_their_normalisation(monkeypatch)
         known.checkpoint("own_images", None)
 
 
+@pytest.mark.slow
 def test_a_file_that_torchvision_published_is_known_by_its_hash(tmp_path, monkeypatch):
     torch.manual_seed(0)
     original, path = models.resnet18().eval(), tmp_path / "any_name.pth"

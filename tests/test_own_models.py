@@ -38,6 +38,7 @@ def data(tmp_path) -> Path:
     return save_images(tmp_path / "my_images.npz")
 
 
+@pytest.mark.slow
 def test_the_command_of_the_readme_audits_a_model_of_ones_own(tmp_path, monkeypatch, data, capsys):
     command = f"run --defense {HERE}:build --data {data} --eps 16/255 --suite quick --out {tmp_path / 'run'} --quiet"
     with pytest.raises(SystemExit) as ended:
@@ -154,6 +155,7 @@ def test_an_object_and_what_is_said_of_it(tmp_path):
     assert typed.plan.identity["architecture"]["preprocessing"] == Preprocessing(std=(1.5,)).to_dict()
 
 
+@pytest.mark.slow
 def test_objects_of_a_session_are_audited_and_left_as_they_were(tmp_path, data):
     model = build()
     x, y = images(TinyCNN())
@@ -236,6 +238,7 @@ def test_resizing_is_torchvisions():
     assert torch.allclose(got, resize(x, [5, 6], antialias=True).flatten(1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_wrong_declaration_is_caught_by_the_handshake(tmp_path, data):
     common = {
         "data": data,
@@ -268,6 +271,7 @@ class Twice(Normed):
         return super().forward((x - 0.5) / 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "declared", "status"),
     [
@@ -324,6 +328,7 @@ def test_a_preprocessing_survives_json_and_the_zoo_refuses_one():
         prepare(f"{HERE}:build", data=(*images(TinyCNN()),), preprocessing=replace(declared, resize=None))
 
 
+@pytest.mark.slow
 def test_a_callable_gets_the_attacks_that_need_no_gradient(tmp_path, data):
     found = audit.run(
         f"{HERE}:scores", data=data, eps=32 / 255, suite="adaptive", out=tmp_path / "run",

@@ -99,6 +99,7 @@ def test_front_keeps_the_forward_and_gives_the_gradient_at_what_the_network_is_g
     assert not torch.allclose(gradient(wrapped), gradient(model.body))
 
 
+@pytest.mark.slow
 def test_a_learned_front_points_uphill_where_identity_does_not_fit():
     model = Coded()
     with pytest.raises(BadInput, match="use substitute 'learned'"):
@@ -111,6 +112,7 @@ def test_a_learned_front_points_uphill_where_identity_does_not_fit():
     assert torch.equal(gradient(Front(model, "body", "learned")), gradient(wrapped))  # seeded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("substitute", ["identity", "learned"])
 @pytest.mark.parametrize("own", [False, True])
 def test_a_random_model_draws_behind_front_what_it_draws_alone(substitute, own):

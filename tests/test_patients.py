@@ -212,6 +212,7 @@ def test_a_model_for_pixels_up_to_255_sees_hardly_more_than_black_in_ours():
     assert (model(255 * x).argmax(1) == y).float().mean() > 0.85
 
 
+@pytest.mark.slow
 def test_the_handshake_knows_what_a_model_for_pixels_up_to_255_expects(tmp_path):
     (found,) = (
         d for d in examined(PATIENTS["expects_255"], "quick", 0, tmp_path).audit.diagnoses
@@ -235,6 +236,7 @@ class Unmoved(torch.nn.Module):
         return self.body(x)
 
 
+@pytest.mark.slow
 def test_a_network_left_in_training_mode_is_audited_in_evaluation_mode_and_the_report_says_so(tmp_path):
     x, y = PATIENTS["plain"].images(12)
     left = trained("normalised").train()
@@ -315,6 +317,7 @@ def test_a_foreign_gradient_fools_the_stranger_only():
     assert ((stranger(adv).argmax(1) != y) & (model(adv).argmax(1) == y)).float().mean() > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "status"), [(None, "not_measured"), ("fashion_mnist", "clear")])
 def test_a_label_that_no_image_has_is_no_class_for_rejections(dataset, status, tmp_path):
     x, y = PATIENTS["plain"].images(24)

@@ -411,6 +411,7 @@ def test_portraits_are_measured_once_and_again_when_damaged(finished, monkeypatc
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_and_a_reference_have_none(tmp_path):
     from audit.budget import Budget
 

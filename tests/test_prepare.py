@@ -101,6 +101,7 @@ def test_what_set_weakened_is_part_of_the_plan(settings, weakened):
     assert identity(settings=settings)["weakened"] == weakened
 
 
+@pytest.mark.slow
 def test_a_norm_that_drops_steps_weakens_nothing():
     assert identity(norm="L2", eps="0.5")["weakened"] == []
 

@@ -141,6 +141,7 @@ def test_an_unchanged_model_is_not_attacked_again(run, pytester):
     assert written() > first
 
 
+@pytest.mark.slow
 def test_a_model_and_images_of_the_session_are_audited(run, pytester):
     text = (
         "import numpy as np\nimport torch\n\n"

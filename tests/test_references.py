@@ -68,6 +68,7 @@ def test_both_runs_can_be_verified_and_resume(run_dir):
     assert before == {path: path.stat().st_mtime_ns for path in run_dir.rglob("units/*")}
 
 
+@pytest.mark.slow
 def test_without_references_there_is_no_section(tmp_path):
     audit.run("undefended", out=tmp_path / "run", suite="quick", n=2)
     write_reports(tmp_path / "run")
@@ -88,6 +89,7 @@ def test_names_are_registered_or_those_of_a_defense(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_a_reference_without_weights_for_the_images_is_said_before_anything_runs(tmp_path):
     data = save_images(tmp_path / "x.npz")
     with pytest.raises(BadWeights, match="no weights of pgd_at are shipped for dataset 'own_images'"):

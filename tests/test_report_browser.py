@@ -294,6 +294,7 @@ def test_every_word_can_be_read_on_every_medium(page, browser, medium):
         assert opened.complaints == []
 
 
+@pytest.mark.slow
 def test_the_page_prints(page, browser):
     with tab(browser, page.as_uri()) as opened:
         printed = opened.pdf()

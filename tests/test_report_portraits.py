@@ -152,6 +152,7 @@ def test_nothing_from_outside_becomes_markup(run_dir, tmp_path):
     assert 'aria-label="&quot;&gt;&lt;script' in drawn
 
 
+@pytest.mark.slow
 def test_a_map_of_principal_components_does_not_pass_for_t_sne(run_dir, tmp_path):
     text = page(altered(run_dir, tmp_path / "r", lambda a, about: about.update(method="PCA")))
     assert "This is not t-SNE: that needs scikit-learn" in text

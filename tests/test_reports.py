@@ -265,6 +265,7 @@ def test_rejected_images_count_as_standing_everywhere(audit, tmp_path):
     assert f"{data['adaptive']['unknown']} unknown" in text
 
 
+@pytest.mark.slow
 def test_headings_are_true_whatever_the_verdict(audit):
     data = audit.to_dict()
     for outcome in "upheld", "refuted", "inconclusive":

@@ -89,6 +89,7 @@ def test_a_laid_down_checkpoint_loads_as_robustbench_loads_it(laid):
     assert checkpoint.architecture["name"] == "PreActResNet-18"
 
 
+@pytest.mark.slow
 def test_the_leaderboards_figure_is_the_claim_and_its_clean_accuracy_the_handshake(laid, tmp_path):
     place, model = laid
     x, y = cifar(model, 6)

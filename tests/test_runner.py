@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 QUICK = {"suite": "quick", "n": 6, "batch_size": 4}
 
 
+@pytest.mark.slow
 def test_steps_without_the_norm_are_left_out_with_a_sentence():
     plan = prepare("undefended", norm="L2", eps=0.5, **QUICK).plan
     assert [step.name for step in plan.steps] == ["rescaled-ce", "apgd-margin", "unbounded"]
@@ -107,6 +108,7 @@ def test_a_bare_state_dict_is_audited_as_the_network_that_was_named(tmp_path):
     assert plan.identity["architecture"] == architecture
 
 
+@pytest.mark.slow
 def test_what_crashed_runs_again_only_when_asked(tmp_path):
     given = {**QUICK, "out": tmp_path, "settings": ("pgd-20.steps=2",)}
     first = run("undefended", **given)

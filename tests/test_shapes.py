@@ -73,6 +73,7 @@ def crashes(height, width):
     return False
 
 
+@pytest.mark.slow
 def test_rows_are_added_where_the_library_would_leave_the_image_and_nowhere_else():
     sizes = [(height, width) for height in range(1, 30) for width in (5, 9, 20, 28)]
     assert [size for size in sizes if crashes(*size) is (missing_rows(*size) == 0)] == []

@@ -69,6 +69,7 @@ def test_two_surrogates_make_two_sets_of_images(named):
     assert not torch.allclose(first, second, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_takes_such_a_surrogate_and_records_its_name(named, tmp_path):
     name, weights, _ = named["factory with weights"]
     data = save_images(tmp_path / "mine.npz")

@@ -59,11 +59,13 @@ def twin():
     return linear_problem(0)[0]
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract_with_a_surrogate_that_is_the_models_twin():
     """By fmn, which knows every norm and returns images beyond eps. Its reach under L0 is 2."""
     check_attack(transfer, above=2.0, surrogate="tests.test_transfer:twin", by="fmn")
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract_with_a_surrogate_by_an_attack_that_fills_the_ball():
     known = dataclasses.replace(transfer, norms=("Linf", "L2", "L1"))
     check_attack(known, surrogate="tests.test_transfer:twin")

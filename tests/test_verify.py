@@ -189,6 +189,7 @@ def test_the_command_line_ends_with_1_when_a_unit_is_missing(moved, tmp_path, ca
     assert "unit 03-pgd-20-0000 is missing" in printed
 
 
+@pytest.mark.slow
 def test_bundled_weights_and_downloaded_images_are_found_again(tmp_path, monkeypatch):
     """The ResNet-18 is a library's file; torchvision's folder is remembered, so nothing is fetched again."""
     asked = []
