@@ -6,6 +6,7 @@ checkpoint, so a run that was killed and resumed gives the same weights as one t
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import time
@@ -41,6 +42,7 @@ class Trainer:
         if recipe.images is not None:
             x, y = x[: recipe.images], y[: recipe.images]
         self.network, self.recipe, self.x, self.y, self.seed = network, recipe, x, y, seed
+        self._data = _digest(x, y) if checkpoint is not None else ""
         self.checkpoint, self.sample = checkpoint, sample or (x[:1000], y[:1000])
         self.memory = {**(recipe.buffers(x) if recipe.buffers else {}), **(memory or {})}
         self.table: list[Epoch] = []
@@ -90,7 +92,7 @@ class Trainer:
         x, y = self.x[rows], self.y[rows]
         if recipe.augment == "crop-flip":
             x = crop_flip(x, self.seed * 100_003 + count)  # the same picture in every replay
-        seed = self.seed + count * recipe.replays + replay
+        seed = (self.seed * 2**32 + count * recipe.replays + replay) % 2**63  # no two seeds share a step's
         batch = Batch(network, x, y, rows, epoch, step, seed, self.memory, x, replay)
         with self._precision():
             if recipe.adversary is not None:
@@ -116,7 +118,7 @@ class Trainer:
         return self.recipe.rate((epoch * self.batches + step) / (self.recipe.epochs * self.batches), epoch)
 
     def _identity(self) -> dict[str, Any]:
-        return {"recipe": self.recipe.describe(), "seed": self.seed, "images": len(self.x)}
+        return {"recipe": self.recipe.describe(), "seed": self.seed, "images": len(self.x), "data": self._data}
 
     def _save(self, path: Path) -> None:
         buffer = io.BytesIO()
@@ -137,6 +139,13 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.memory = state["memory"]
         self.table = [Epoch(**row) for row in state["table"]]
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -427,7 +427,10 @@ def test_what_is_held_against_a_model():
         return stated_claim(asked, sim, "fashion_mnist", checkpoint, threat, own_images=own_images)
 
     assert {c.attack for c in printed_claims(sim, "fashion_mnist", lenet, threat)} == {"fgsm", "bim-40", "pgd-40"}
-    assert (stated(lenet).attack, stated(lenet).robust_acc) == ("bim-40", 0.6593)  # the paper's lowest
+    assert (stated(lenet).attack, stated(lenet).robust_acc) == (
+        "bim-40",
+        0.6107,
+    )  # the paper's lowest: Table 4, the learning rate of the zoo's checkpoint
     assert stated(half) is stated(lenet, own_images=True) is None
     line = Asked(line=find("sim-t3-r6-sim"))
     assert (stated(lenet, line).attack, stated(lenet, line).basis) == ("fgsm", "paper")
@@ -506,5 +509,5 @@ def test_each_defense_has_the_claims_of_its_paper():
     counts = {
         name: len(own_claims(registry.defenses.load(name))) for name in ("tpap", "co_noise", "sim_adv", "undefended")
     }
-    assert counts == {"tpap": 14, "co_noise": 7, "sim_adv": 9, "undefended": 0}
+    assert counts == {"tpap": 14, "co_noise": 7, "sim_adv": 15, "undefended": 0}
     assert set(papers.defenses()) > {"tpap", "co_noise", "sim_adv", "super_fitting"}

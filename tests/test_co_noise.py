@@ -166,6 +166,12 @@ def test_differences_by_hand():
     assert t_act(difference, 2).tolist() == pytest.approx([0, 1, 1])  # the paper's alpha = 100 saturates here
 
 
+def test_the_top_channels_are_told_apart_where_t_act_is_rounded_to_one():
+    difference = torch.tensor([[5.0, 4.0, 6.0, 0.1]]).repeat(100, 1)
+    assert t_act(difference, 2).tolist() == [1, 1, 1, 1]
+    assert top_channels(difference.mean(0), 50).tolist() == [True, False, True, False]
+
+
 def test_features_of_linear_layers_are_channels_of_one_position():
     clean, adversarial = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 2.0]])
     assert channel_difference(clean, adversarial).tolist() == [[1, 0, 4]]

@@ -4,15 +4,19 @@ import numpy as np
 import pytest
 import torch
 
+import audit
 from audit import registry
 from audit.engine import Target
 from audit.ledger import Ledger
+from audit.linear import linear_problem
 from audit.oracle import SELECTION_DRAWS, Oracle, draws_for
 from audit.results import read_results
 from audit.routes import overall, routes
 from audit.stats import estimate, total
 from audit.types import AdapterSpec, Step
 from audit.verify import verify_images
+from defenses import staged
+from defenses.co_noise.noise import Noise
 from tests.planted import Brightness, Staged, UniformNoise
 from tests.test_engine import make_plan, run
 
@@ -57,6 +61,27 @@ def test_clean_and_robust_accuracy_match_their_closed_form(tmp_path):
         assert low <= exact.mean() <= high
         assert abs(measured.mean() - exact.mean()) < 5 * 0.5 / (N * DRAWS) ** 0.5  # five sigmas of the draws alone
     assert closed_form(x).mean() - closed_form(x + EPS).mean() > 0.1  # the two are far apart
+
+
+@pytest.mark.slow
+def test_a_whole_audit_of_noise_before_a_linear_model_matches_the_closed_form(tmp_path):
+    """P(correct) is Phi of the distance to the plane over the noise's deviation along its normal; eps moves it nearer."""
+    model, x, y = linear_problem(0, n=40, classes=2)
+    eps, sigma = 0.004, 0.03  # pixels lie in [0.4, 0.6], so the noise is hardly ever clipped
+    with torch.no_grad():
+        gap, normal = (model(x).diff() * (1 - 2 * y[:, None]) * -1).flatten(), model.weight.diff(dim=0).flatten()
+    found = audit.run(
+        model=staged.Staged(model, Noise(sigma, "gaussian")).eval(), data=(x, y), suite="quick", eps=eps,
+        traits=("stochastic",), out=tmp_path,
+    )  # fmt: skip
+    spread = torch.distributions.Normal(0, sigma * float(normal.norm()))
+    for measured, exact in (
+        (found.clean, spread.cdf(gap).mean()), (found.adaptive, spread.cdf(gap - eps * normal.abs().sum()).mean()),
+    ):  # fmt: skip
+        low, high = measured.interval
+        assert low <= exact <= high
+        assert abs(measured.accuracy - exact) < 5 * 0.5 / (len(x) * found.results.plan.draws) ** 0.5
+    assert found.adaptive.accuracy < found.clean.accuracy - 0.15
 
 
 def test_each_image_has_its_own_share(tmp_path):

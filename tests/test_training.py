@@ -80,9 +80,25 @@ def test_a_checkpoint_of_another_run_or_torn_is_refused(tmp_path):
     list(trainer(path).epochs())
     with pytest.raises(BadInput, match="another training run"):
         trainer(path, lr=0.5)
+    other = trainer()
+    with pytest.raises(BadInput, match="another training run"):
+        Trainer(other.network, other.recipe, 1 - other.x, other.y, seed=5, checkpoint=path)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(BadInput, match="not a training checkpoint"):
         trainer(path)
+
+
+def test_no_step_of_one_seed_draws_what_a_step_of_another_does():
+    seen: dict[int, list[int]] = {}
+    for seed in (0, 1):
+
+        def watched(batch, seed=seed):
+            seen.setdefault(seed, []).append(batch.seed)
+            return batch.x
+
+        start = trainer()
+        list(Trainer(start.network, recipe(adversary=watched), start.x, start.y, seed=seed).epochs())
+    assert len(set(seen[0] + seen[1])) == 2 * 3 * 3  # three epochs of three steps each
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():

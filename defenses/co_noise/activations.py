@@ -41,9 +41,10 @@ def positions(features: Tensor) -> int:
 
 
 def t_act(difference: Tensor, positions: int, alpha: float = ALPHA) -> Tensor:
-    """T_act, Eq. 6: tanh(alpha * sum over images of V_act / (N * H * W)), in [0,1): (n, N) -> (N,).
+    """T_act, Eq. 6: tanh(alpha * sum over images of V_act / (N * H * W)), in [0,1]: (n, N) -> (N,).
 
-    The paper sums over the test set and does not average, so T_act grows with the number of images.
+    The paper sums over the test set and does not average, so T_act grows with the number of images. In float32 it is 1
+    where the tanh has an argument above 9: with the paper's alpha and hundreds of images that may be every channel.
     """
     return (alpha * difference.sum(0) / (difference.shape[1] * positions)).tanh()
 
@@ -53,14 +54,15 @@ def salient(t: Tensor, threshold: float) -> Tensor:
     return t > threshold
 
 
-def top_channels(t: Tensor, percent: float) -> Tensor:
-    """The channels of C_p%, Sec. 3.2: the largest `percent` % of T_act, bool (N,).
+def top_channels(v_act: Tensor, percent: float) -> Tensor:
+    """The channels of C_p%, Sec. 3.2: the largest `percent` % of T_act, bool (N,), told by V_act (N,).
 
-    The number is rounded up, so that there is always one (1 % of 64 channels is less than one).
+    T_act grows with V_act, so both rank channels alike, but where T_act is rounded to 1 it ranks none. The number is
+    rounded up, so that there is always one (1 % of 64 channels is less than one).
     """
-    count = math.ceil(len(t) * percent / 100)
-    chosen = torch.zeros_like(t, dtype=torch.bool)
-    chosen[t.topk(count).indices] = True
+    count = math.ceil(len(v_act) * percent / 100)
+    chosen = torch.zeros_like(v_act, dtype=torch.bool)
+    chosen[v_act.topk(count).indices] = True
     return chosen
 
 
@@ -129,7 +131,7 @@ def masked_logits(network: nn.Module, node: str, masked: Tensor, x: Tensor) -> T
 class Excitation:
     """What an attack moves at one node. v_node: Eq. 5; v_act: each channel's V_act, averaged over images, (N,); t_act: (N,).
 
-    All are float32, v_node and v_act in the units of the features, t_act in [0,1).
+    All are float32, v_node and v_act in the units of the features, t_act in [0,1].
     """
 
     node: str
