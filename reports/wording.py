@@ -11,7 +11,7 @@ from audit.types import bounded
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
 UNMATCHED = (
     " No number of the paper is under audit: each is for another data set, images, network or radius, or this model falls"
-    " short of it. They stand below."
+    " short of it. They are listed or counted below."
 )
 NO_CLAIM = "No claim is under audit; the reason stands above."
 
