@@ -1,4 +1,7 @@
-"""On the zoo's staged defenses no attack on the whole does worse than its own images by transfer. Slow."""
+"""On the zoo's staged defenses no attack of many steps on the whole does worse than its own images by transfer. Slow.
+
+One step may: see FGSM in docs/papers/tpap.md.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ N = 60
 
 
 @pytest.mark.parametrize(("defense", "attack"), [("tpap", "pgd-20"), ("co_noise", "pgd-50")])
-def test_end_to_end_is_not_higher_than_the_images_of_lowest_margin_by_transfer(defense, attack, tmp_path):
+def test_end_to_end_is_not_higher_than_the_lowest_row_by_transfer(defense, attack, tmp_path):
     """Paired and exact: the sign-flip test on the draws of each image. The other way round it must find a difference."""
     prepared = prepare(defense, suite="adaptive", n=N)
     plan = prepared.plan
@@ -30,8 +33,10 @@ def test_end_to_end_is_not_higher_than_the_images_of_lowest_margin_by_transfer(d
     assert family.step == whole.step.name
     assert family.lowest.accuracy == pytest.approx(float(grey.views["lowest"].mean()))
     draws = SELECTION_DRAWS if results.plan.draws > 1 else 1
-    shares = [
-        np.rint(step.views[view] * draws).astype(np.int64) for step, view in ((whole, "returned"), (grey, "lowest"))
-    ]
-    assert drop_p_value(*shares) > 0.05
-    assert drop_p_value(*reversed(shares)) < 0.001
+    ours, *theirs = (
+        np.rint(step.views[view] * draws).astype(np.int64)
+        for step, view in ((whole, "returned"), (grey, "returned"), (grey, "first"), (grey, "lowest"))
+    )
+    lowest = min(theirs, key=np.sum)
+    assert drop_p_value(ours, lowest) > 0.05
+    assert drop_p_value(lowest, ours) < 0.001
