@@ -24,6 +24,7 @@ from audit.ledger import write_atomically
 from defenses.augmentation import crop_flip
 from defenses.recipes import Batch, Epoch, Recipe
 
+APART = 2_654_435_761  # 2^32 over the golden ratio: so far apart that no step of a seed draws what one of another does
 STATE = {"identity", "table", "network", "optimizer", "memory"}
 
 
@@ -92,7 +93,7 @@ class Trainer:
         x, y = self.x[rows], self.y[rows]
         if recipe.augment == "crop-flip":
             x = crop_flip(x, self.seed * 100_003 + count)  # the same picture in every replay
-        seed = (self.seed * 2**32 + count * recipe.replays + replay) % 2**63  # no two seeds share a step's
+        seed = (self.seed * APART + count * recipe.replays + replay) % 2**32
         batch = Batch(network, x, y, rows, epoch, step, seed, self.memory, x, replay)
         with self._precision():
             if recipe.adversary is not None:

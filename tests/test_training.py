@@ -90,7 +90,7 @@ def test_a_checkpoint_of_another_run_or_torn_is_refused(tmp_path):
 
 def test_no_step_of_one_seed_draws_what_a_step_of_another_does():
     seen: dict[int, list[int]] = {}
-    for seed in (0, 1):
+    for seed in (0, 1, 10**10):
 
         def watched(batch, seed=seed):
             seen.setdefault(seed, []).append(batch.seed)
@@ -98,7 +98,9 @@ def test_no_step_of_one_seed_draws_what_a_step_of_another_does():
 
         start = trainer()
         list(Trainer(start.network, recipe(adversary=watched), start.x, start.y, seed=seed).epochs())
-    assert len(set(seen[0] + seen[1])) == 2 * 3 * 3  # three epochs of three steps each
+    assert seen[0] == list(range(9))  # three epochs of three steps each
+    assert len({step for steps in seen.values() for step in steps}) == 3 * 9
+    assert all(step < 2**32 for steps in seen.values() for step in steps)  # more is no seed for numpy
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
