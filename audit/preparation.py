@@ -103,15 +103,15 @@ def prepare(
     n, seed, batch_size = numbers(n, seed, batch_size)
     chosen = choose(suite, name, dataset, norm, attack=claim_attack, line=line)
     subject = _load(sources, known, name, dataset, suite=suite, n=n, eps=eps, norm=norm, device=device)
+    stated = stated_claim(
+        asked, known, dataset, subject.checkpoint, subject.threat, own_images=sources.own_images or bool(inference)
+    )
     seen = _examined(subject, chosen, settings, seed=seed, batch_size=batch_size)
     nature = Nature.of(
         known.traits, staged=staged(subject.model), drift=random_drift(seen), cut=seen["gradient_cut"],
         unrolls=callable(getattr(getattr(subject.model, "purifier", None), "unrolled", None)),
     )  # fmt: skip
     own, steps, unsupported = _filled(fit(answered(chosen.steps, seen["answers"]), nature), settings, subject, seen["answers"])  # fmt: skip
-    stated = stated_claim(
-        asked, known, dataset, subject.checkpoint, subject.threat, own_images=sources.own_images or bool(inference)
-    )
     identity = _identity(subject, nature, own, steps) | {
         "dataset": dataset, "seed": seed, "suite": suite, "batch_size": batch_size,
         "expected_clean_acc": expected_clean(subject.checkpoint, claim_clean), "claim": asdict(stated) if stated else None,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audit import registry
+from audit import preparation, registry
 from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput
 from audit.preparation import prepare
@@ -131,8 +131,23 @@ def test_a_printed_claim_beside_images_of_ones_own_asks_to_leave_them_out(tmp_pa
         ("co_noise", "diagnose", None, 24),
     ],
 )
-def test_so_many_images_are_audited_that_minutes_suffice_unless_told(defense, suite, n, expected):
-    assert prepare(defense, suite=suite, n=n).plan.n == expected
+def test_so_many_images_are_audited_that_minutes_suffice_unless_told(defense, suite, n, expected, monkeypatch):
+    class Loaded(Exception):
+        pass
+
+    def before_the_examination(subject, *args, **kwargs):
+        raise Loaded(len(subject.x))
+
+    monkeypatch.setattr(preparation, "_examined", before_the_examination)
+    with pytest.raises(Loaded) as found:
+        prepare(defense, suite=suite, n=n)
+    assert found.value.args == (expected,)
+
+
+def test_a_claim_that_is_none_is_said_before_the_examination(monkeypatch):
+    monkeypatch.setattr(preparation, "_examined", lambda *args, **kwargs: pytest.fail("examined"))
+    with pytest.raises(BadInput, match=r"type 0\.865"):
+        prepare("super_fitting", suite="quick", claim_robust=86.5)
 
 
 def test_the_libraries_of_the_attacks_that_run_are_recorded():

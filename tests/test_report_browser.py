@@ -28,10 +28,13 @@ ROWS = """(name, column) => [...document.querySelector(`table[data-name="${name}
 CARDS = "[...document.querySelectorAll('#pictures li')].filter((card) => !card.hidden)"
 
 # Where AUDIT_BROWSER=required, as .ci/run sets it, a missing browser is a failure and not a skip.
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None and os.environ.get("AUDIT_BROWSER") != "required",
-    reason="no Chromium on this machine: apt-get install chromium",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None and os.environ.get("AUDIT_BROWSER") != "required",
+        reason="no Chromium on this machine: apt-get install chromium",
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +297,6 @@ def test_every_word_can_be_read_on_every_medium(page, browser, medium):
         assert opened.complaints == []
 
 
-@pytest.mark.slow
 def test_the_page_prints(page, browser):
     with tab(browser, page.as_uri()) as opened:
         printed = opened.pdf()
