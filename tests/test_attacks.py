@@ -43,6 +43,7 @@ SHORT = {
     "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }
 DEAR = ("boundary", "cw-l0", "cw-linf", "fmn", "hopskipjump", "square", "zoo")
+BY_COST = [pytest.param(name, marks=pytest.mark.slow if name in DEAR else ()) for name in ALONE]
 BOUNDED = ("cw-l0", "cw-l2", "cw-linf", "hopskipjump", "boundary", "zoo")  # may end sooner than their cost says
 
 
@@ -57,13 +58,13 @@ def options(name):
     return SHORT.get(name, {"n_iter": 12} if "n_iter" in registry.attacks.load(name).defaults else {})
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize("name", BY_COST)
 def test_it_keeps_the_contract(name):
     check_attack(registry.attacks.load(name), **options(name))
 
 
 @pytest.mark.parametrize(("classes", "channels"), [(2, 1), (3, 3)])
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in DEAR else ()) for n in ALONE])
+@pytest.mark.parametrize("name", BY_COST)
 def test_it_works_with_few_classes_and_with_colour(name, classes, channels):
     check_attack(registry.attacks.load(name), classes=classes, channels=channels, seed=1, **options(name))
 

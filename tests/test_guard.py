@@ -149,6 +149,7 @@ def test_three_points_planted_in_a_run_directory_are_caught_with_every_file(tmp_
         assert len(list((out / "badges").glob("*.svg"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
@@ -166,6 +167,7 @@ def test_another_question_is_refused_before_anything_is_attacked(robust, tmp_pat
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_whole_is_refused(run_dir, robust, tmp_path, capsys):
     shutil.copytree(run_dir, tmp_path / "half")
     lost = next(iter(sorted((tmp_path / "half/units").glob("03-*.npz"))))

@@ -35,6 +35,7 @@ def run_dir(tmp_path_factory):
     return place
 
 
+@pytest.mark.slow
 def test_the_pair_is_counted_on_the_images_themselves(run_dir):
     own, other = audit.load_run(run_dir), audit.load_run(run_dir / "references" / "pgd_at")
     assert other.results.plan.identity["defense"] == "pgd_at"
@@ -50,6 +51,7 @@ def test_the_pair_is_counted_on_the_images_themselves(run_dir):
     assert entry["adaptive"]["accuracy"] == other.adaptive.accuracy
 
 
+@pytest.mark.slow
 def test_the_report_has_the_table_and_fits_its_schema(run_dir):
     data = json.loads((run_dir / "report.json").read_text())
     jsonschema.validate(data, json.loads(resources.files("reports").joinpath("schema/report-1.json").read_text()))
@@ -60,6 +62,7 @@ def test_the_report_has_the_table_and_fits_its_schema(run_dir):
     assert row[0] == "pgd_at"
 
 
+@pytest.mark.slow
 def test_both_runs_can_be_verified_and_resume(run_dir):
     assert sound(reverify(run_dir))
     assert sound(reverify(run_dir / "references" / "pgd_at"))

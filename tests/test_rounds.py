@@ -21,7 +21,7 @@ SHORT = {
     "cw-l0": {"steps": 5, "search_steps": 5, "rounds": 30}, "zoo": {"steps": 10, "search_steps": 4, "above": 4.0},
 }  # fmt: skip
 TARGETED = [name for name in registry.attacks.names() if "target" in registry.attacks.load(name).defaults]
-DEAR = ("fmn", "cw-l2", "cw-linf", "cw-l0", "zoo")
+DEAR = ("cw-l0", "cw-l2", "cw-linf", "fmn", "square", "zoo")
 RESTARTED = ["pgd", "pgd-l2", "pgd-margin"]
 
 
@@ -56,9 +56,7 @@ def test_what_can_be_aimed_is_what_the_libraries_aim():
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        pytest.param(
-            name, target, marks=pytest.mark.slow if name == "cw-l0" or (name in DEAR and target == "each") else ()
-        )
+        pytest.param(name, target, marks=pytest.mark.slow if name in DEAR else ())
         for name in TARGETED
         for target in ("second", "each")
     ],
