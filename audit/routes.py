@@ -1,7 +1,8 @@
 """The three rows of an attack on a defense with a test-time part: bare network, by transfer, end to end. Torch-free.
 
 Papers of such defenses report the transfer row: images made against the bare network, then purified or noised. It
-says how well those very images survive, not what an attacker who sees the whole defense can do.
+says how well those very images survive, not what an attacker who sees the whole defense can do. Who sees the whole sees
+the bare network, too, so the end-to-end row has both images to choose from, and is never above the transfer row.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from audit.results import Results
 from audit.stats import estimate, total
 from audit.step_results import Floats, StepResult
 from audit.types import Estimate
+
+
+TRANSFERRED = ("returned", "first", "lowest")
 
 
 @dataclass(frozen=True)
@@ -21,8 +27,10 @@ class Routes:
 
     bare: the bare network on the images returned. transfer: the whole defense on the same images; first: on the
     first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the one of lowest margin
-    there, queried or returned. end_to_end: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
-    says that it attacked only what earlier steps had left.
+    there, queried or returned. alone: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
+    says that it attacked only what earlier steps had left. end_to_end: the same with the three images by transfer beside
+    its own, the worst of them for each image; of a random defense the lowest of the four figures, because a minimum over
+    noisy shares would be too low.
     """
 
     attack: str
@@ -30,6 +38,7 @@ class Routes:
     transfer: Estimate | None
     first: Estimate | None
     lowest: Estimate | None
+    alone: Estimate | None
     end_to_end: Estimate | None
     step: str | None
     cumulative: bool
@@ -67,13 +76,20 @@ def end_to_end_ran(results: Results) -> bool:
 
 def _family(results: Results, grey: StepResult) -> Routes:
     whole = _sibling(results, grey)
-    alone = whole is not None and whole.step.scope == "all"
-    seen = None if whole is None else (whole.views.get("returned", whole.p_own) if alone else whole.p_after)
-    views = {name: _figure(results, grey.views.get(name)) for name in ("base", "returned", "first", "lowest")}
+    every = whole is not None and whole.step.scope == "all"
+    seen = None if whole is None else (whole.views.get("returned", whole.p_own) if every else whole.p_after)
+    views = {name: _figure(results, grey.views.get(name)) for name in ("base", *TRANSFERRED)}
+    others = [grey.views[name] for name in TRANSFERRED if name in grey.views]
+    both = None if seen is None else _worst_of([seen, *others], random=results.plan.draws > 1)
     return Routes(
         grey.step.name, views["base"], views["returned"], views["first"], views["lowest"], _figure(results, seen),
-        None if whole is None else whole.step.name, whole is not None and not alone,
+        _figure(results, both), None if whole is None else whole.step.name, whole is not None and not every,
     )  # fmt: skip
+
+
+def _worst_of(figures: list[Floats], *, random: bool) -> Floats:
+    worst: Floats = min(figures, key=lambda p: float(p.mean())) if random else np.minimum.reduce(figures)
+    return worst
 
 
 def _sibling(results: Results, grey: StepResult) -> StepResult | None:

@@ -198,7 +198,8 @@ class Audit:
 
 
 def _route(family: Routes) -> dict[str, Any]:
-    figures = {name: _estimate(getattr(family, name)) for name in ("bare", "transfer", "first", "lowest", "end_to_end")}
+    names = ("bare", "transfer", "first", "lowest", "alone", "end_to_end")
+    figures = {name: _estimate(getattr(family, name)) for name in names}
     return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
 
 

@@ -28,17 +28,25 @@ REFUSED = "refused: no attack saw the whole defense"
 
 
 def route_cells(family: Mapping[str, Any]) -> list[str]:
-    """The figures of one attack along its routes, as printed; marked where the last is a bound or another length's."""
+    """The figures of one attack along its routes, as printed; marked where the last is a bound or another length's.
+
+    Where images by transfer lowered the last, it says what the attack's own images leave.
+    """
     cells = []
     for name, _ in ROUTES:
         figure = family[name]
-        mark = _mark(family) if name == "end_to_end" else ""
+        mark = _mark(family) + _by_itself(family) if name == "end_to_end" else ""
         low, high = figure["interval"] or (0, 0)
         absent = "not run" if name == "end_to_end" else ""
         cells.append(
             absent if figure["accuracy"] is None else f"{figure['accuracy']:.1%} [{low:.1%}, {high:.1%}]{mark}"
         )
     return cells
+
+
+def _by_itself(family: Mapping[str, Any]) -> str:
+    alone, both = family["alone"]["accuracy"], family["end_to_end"]["accuracy"]
+    return "" if alone is None or alone == both else f" ({alone:.1%} by its own images)"
 
 
 def _mark(family: Mapping[str, Any]) -> str:
@@ -50,10 +58,13 @@ def _mark(family: Mapping[str, Any]) -> str:
 
 def routes_note(data: Mapping[str, Any]) -> str:
     """What the table of routes says, in one paragraph."""
+    counts = (
+        "the lowest of the four figures counts" if data["draws"] > 1 else "the worst of the four counts for each image"
+    )
     note = (
         "Transfer: images made against the bare network and then judged by the whole defense, which is how papers of "
         "such defenses measure; first success and lowest margin are two other images of the same attack. End to end: the "
-        "attack saw the whole defense."
+        f"attack saw the whole defense; who sees the whole can try the images by transfer, too, so {counts}."
     )
     marks = {_mark(family): family["step"] for family in data["routes"]}
     starred = " * counts what this attack and all before it leave." if " *" in marks else ""

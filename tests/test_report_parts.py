@@ -152,6 +152,7 @@ def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
         "transfer": found,
         "first": nothing,
         "lowest": nothing,
+        "alone": found,
         "end_to_end": found,
         "cumulative": False,
     }
@@ -169,15 +170,24 @@ def of(*families, clean=0.9, draws=1):
 
 def test_what_looks_strange_in_the_routes_is_explained_where_it_stands():
     nothing, found = {"accuracy": None, "interval": None}, {"accuracy": 0.8, "interval": [0.7, 0.9]}
-    family = {"attack": "apgd", "bare": found, "transfer": found, "first": found, "lowest": found, "end_to_end": nothing, "cumulative": False, "step": None}  # fmt: skip
+    family = {"attack": "apgd", "bare": found, "transfer": found, "first": found, "lowest": found, "alone": nothing, "end_to_end": nothing, "cumulative": False, "step": None}  # fmt: skip
     assert route_cells(family)[-1] == "not run"
     note = routes_note(of(family, clean=0.79, draws=97))
     assert "Not run: this suite has no step" in note
     assert "above the clean accuracy is no mistake" in note
     assert "a mean over draws of its own" in note
+    assert "the lowest of the four figures counts" in note
     calm = routes_note(of({**family, "end_to_end": found}, clean=0.8))
+    assert "the worst of the four counts for each image" in calm
     assert "Not run" not in calm
     assert "no mistake" not in calm
+
+
+def test_what_the_attack_alone_leaves_is_said_where_images_by_transfer_lowered_the_row():
+    found, higher = {"accuracy": 0.1, "interval": [0.05, 0.2]}, {"accuracy": 0.3, "interval": [0.2, 0.4]}
+    family = {"attack": "fgsm", "step": "e2e-fgsm", "cumulative": False, **dict.fromkeys(("bare", "transfer", "first", "lowest", "end_to_end"), found)}  # fmt: skip
+    assert route_cells(family | {"alone": higher})[-1] == "10.0% [5.0%, 20.0%] (30.0% by its own images)"
+    assert route_cells(family | {"alone": found})[-1] == "10.0% [5.0%, 20.0%]"
 
 
 def attacked(name="pgd", **changed):

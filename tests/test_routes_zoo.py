@@ -1,4 +1,5 @@
-"""On the zoo's staged defenses no attack of many steps on the whole does worse than its own images by transfer. Slow.
+"""On the zoo's staged defenses an attack of many steps on the whole does, by its own images alone, no worse than by
+transfer. Slow.
 
 One step may: see FGSM in docs/papers/tpap.md.
 """
