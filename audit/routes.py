@@ -17,7 +17,6 @@ from audit.stats import estimate, total
 from audit.step_results import Floats, StepResult
 from audit.types import Estimate
 
-
 TRANSFERRED = ("returned", "first", "lowest")
 
 

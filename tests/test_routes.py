@@ -43,7 +43,9 @@ def test_of_a_random_defense_the_lowest_figure_counts_and_no_minimum_over_noisy_
     noisy = np.where(np.arange(N) % 2, 0.4, 0.6)
     first = np.roll(noisy, 1)
     first[0] = 0.3
-    family = rows(by_transfer(returned=np.full(N, 0.7), first=first, lowest=np.full(N, 0.8)), end_to_end(noisy), draws=97)
+    family = rows(
+        by_transfer(returned=np.full(N, 0.7), first=first, lowest=np.full(N, 0.8)), end_to_end(noisy), draws=97
+    )
     assert family.alone.accuracy == pytest.approx(0.5, abs=1e-3)
     assert family.end_to_end.accuracy == pytest.approx(first.mean(), abs=1e-3)
     assert family.end_to_end.accuracy > 0.49
