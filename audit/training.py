@@ -188,15 +188,16 @@ def _staged(
 ) -> dict[str, Any]:  # fmt: skip
     """For a defense with a test-time part: its parameters, and the accuracies of the deployed module.
 
-    `measured.clean_accuracy` becomes that of the deployed module. `measured.meant_for_eps` is the radius that the
-    recipe trains against, and `measured.grey` holds one row for it, one for half of it and one for 8/255. The rest of
-    `measured` stays that of the bare network.
+    `measured.clean_accuracy` becomes that of the deployed module. `measured.trained_for_eps` is the radius that the
+    recipe trains against; `measured.grey` holds one row for it, one for half of it, one for 8/255, and one for the
+    radius that a purifier moves by. The rest of `measured` stays that of the bare network.
     """
     inference = {**defense.inference, **(recipe.inference or {})}
     deployed, shown = defense.deploy(network, inference), test.first(min(MEASURED_IMAGES, len(test.x)))
     eps = recipe.eps or MEASURED_EPS
-    grey = [grey_box(network, deployed, shown, eps=e, device=device) for e in sorted({MEASURED_EPS, eps / 2, eps})]
-    measured = {**bare, "clean_accuracy": grey[0]["deployed_clean"], "meant_for_eps": eps, "grey": grey}
+    radii = {MEASURED_EPS, eps / 2, eps, float(inference.get("xi", eps))}
+    grey = [grey_box(network, deployed, shown, eps=e, device=device) for e in sorted(radii)]
+    measured = {**bare, "clean_accuracy": grey[0]["deployed_clean"], "trained_for_eps": eps, "grey": grey}
     return {"inference": inference, "measured": measured}
 
 
@@ -210,7 +211,7 @@ def summary(stored: StoredCheckpoint) -> str:
     """The numbers that `audit train` prints."""
     m = stored.measured
     if "grey" in m:
-        g = next(row for row in m["grey"] if row["eps"] == m["meant_for_eps"])
+        g = next(row for row in m["grey"] if row["eps"] == m["trained_for_eps"])
         return (
             f"clean {g['deployed_clean']:.1%} ({g['network_clean']:.1%} without the test-time part), on PGD-20 images of "
             f"the bare network (CE, eps {show_eps(g['eps'])}) {g['deployed_pgd_20']:.1%} ({g['network_pgd_20']:.1%} without) "

@@ -67,7 +67,7 @@ class StoredCheckpoint:
             return float(self.inference["xi"])
         recipe = self.manifest.get("recipe")
         trained = recipe.get("eps") if isinstance(recipe, Mapping) else None
-        found = self.measured.get("meant_for_eps") or trained
+        found = self.measured.get("trained_for_eps") or trained
         return None if found is None else float(found)
 
     @property

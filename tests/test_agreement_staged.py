@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pyautoattack
 import pytest
@@ -18,9 +16,7 @@ from adapters.bpda import Bpda
 from audit import registry
 from audit.datasets import FASHION_MNIST
 from audit.oracle import Oracle
-from audit.preparation import prepare
 from audit.stats import drop_p_value
-from tests.test_engine import run
 
 pytestmark = pytest.mark.slow
 N = 100
@@ -52,7 +48,7 @@ def higher(ours: np.ndarray, theirs: np.ndarray, draws: int = 1) -> float:
 
 def test_tpap_is_no_stronger_than_straight_through_apgd_finds(tmp_path):
     model, x, y = deployed("tpap")
-    eps = 0.1
+    eps = 0.2
     theirs = p_correct(model, apgd_of_the_library(Bpda(model), x, y, eps, "standard"), y)
     found = audit.run("tpap", suite="quick", n=N, eps=eps, out=tmp_path / "run")
     ours = found.results.p_worst
@@ -64,23 +60,20 @@ def test_tpap_is_no_stronger_than_straight_through_apgd_finds(tmp_path):
 
 
 def test_co_noise_is_no_stronger_than_autoattack_for_random_defenses_finds(tmp_path):
-    """The audit's PGD-50 end to end alone, of 10 draws a step, against the library's APGD-CE, of 20: each takes minutes.
-
-    The audit's other steps can only break more, and the library's other attack leaves twice as much
-    (docs/papers/catastrophic_overfitting.md).
-    """
+    """The library's APGD-CE alone; its other attack leaves more (docs/papers/catastrophic_overfitting.md)."""
     model, x, y = deployed("co_noise")
-    eps, draws = 0.2, 97
+    eps, draws = 0.3, 97
     # Images fixed, then fresh draws: the library's own count is of one draw.
     theirs = p_correct(model, apgd_of_the_library(model, x, y, eps, "rand"), y, draws)
-    prepared = prepare("co_noise", suite="adaptive", n=N, eps=eps)
-    steps = tuple(step for step in prepared.plan.steps if step.name == "e2e-pgd-50")
-    identity = {**prepared.plan.identity, "steps": [step.to_dict() for step in steps]}
-    _, results = run(replace(prepared.plan, identity=identity, steps=steps), prepared.target, tmp_path)
-    assert results.plan.draws == draws
-    assert higher(results.p_worst, theirs, draws) > NOISE
-    assert results.p_worst.mean() <= theirs.mean() + 0.02
-    assert higher(results.p_clean, theirs, draws) < NOISE
+    found = audit.run("co_noise", suite="quick", n=N, eps=eps, out=tmp_path / "run")
+    ours = found.results.p_worst
+    assert found.results.plan.draws == draws
+    assert ours.mean() <= theirs.mean()
+    assert higher(ours, theirs, draws) > NOISE
+    assert higher(p_correct(model, x, y, draws), theirs, draws) < NOISE
+    grey = next(r for r in found.to_dict()["routes"] if r["attack"] == "pgd-50")
+    assert grey["bare"]["accuracy"] < grey["transfer"]["accuracy"] - 0.2  # what the paper saw
+    assert found.adaptive.accuracy < grey["transfer"]["accuracy"] - 0.2  # and what it did not
 
 
 def test_sim_adv_is_no_stronger_than_apgd_finds(tmp_path):

@@ -85,8 +85,10 @@ def test_the_manifest_holds_the_test_time_part_and_what_it_measures(trained):
     small = defense.recipes["small"]
     assert stored.inference == {**defense.inference, **small.inference}
     measured = stored.measured
-    assert measured["meant_for_eps"] == small.eps
-    assert [row["eps"] for row in measured["grey"]] == sorted({8 / 255, small.eps / 2, small.eps})
+    assert measured["trained_for_eps"] == small.eps
+    assert [row["eps"] for row in measured["grey"]] == sorted(
+        {8 / 255, small.eps / 2, small.eps, small.inference.get("xi", small.eps)}
+    )
     assert ("robust_overfitting" in measured) == (defense.name == "tpap")
     if defense.name == "tpap":  # Sec. 3.2 speaks of training images, too
         told = measured["robust_overfitting"]

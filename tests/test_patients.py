@@ -331,7 +331,7 @@ def test_a_label_that_no_image_has_is_no_class_for_rejections(dataset, status, t
 def test_weights_are_small_and_none_is_unclaimed():
     files = {path.stem: path.stat().st_size for path in WEIGHTS.glob("*.safetensors")}
     assert set(files) == set(ARCHITECTURES)
-    assert max(files.values()) < 300_000
+    assert max(files.values()) < 800_000
 
 
 # The networks inside the patients, the patients that they carry, and how many of the patient's images each has left by
@@ -346,7 +346,7 @@ BASES = {
     "two_class": (partial(trained, "two_class"), 0, {"two_class"}),
     "three_class": (partial(trained, "three_class"), 0, {"three_class"}),
     "sim_adv": (partial(from_zoo, "sim_adv-fashion_mnist-vanilla"), 6, {"random_pick"}),
-    "tpap": (partial(from_zoo, "tpap-fashion_mnist-small"), 2, {"detached_fgsm_purifier"}),
+    "fgsm_overfitted": (partial(trained, "fgsm_overfitted"), 2, {"detached_fgsm_purifier"}),
 }  # fmt: skip
 WHOLE = {
     "batch_statistics",

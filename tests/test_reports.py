@@ -329,8 +329,8 @@ def test_a_healthy_model_has_no_kind(tmp_path):
     ("name", "eps", "kind", "words"),
     [
         ("super_fitting", "8/255", "vanishing", "the loss saturates"),
-        ("tpap", "0.1", "dynamic", "made on the bare network do not transfer"),
-        ("co_noise", "0.2", "stochastic", "the gradient is random"),
+        ("tpap", "0.2", "dynamic", "made on the bare network do not transfer"),
+        ("co_noise", "0.3", "stochastic", "the gradient is random"),
         ("sim_adv", "0.2", None, "none found"),
     ],
 )

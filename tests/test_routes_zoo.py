@@ -1,8 +1,4 @@
-"""On the zoo's staged defenses an attack of many steps on the whole does, by its own images alone, no worse than by
-transfer. Slow.
-
-One step may: see FGSM in docs/papers/tpap.md.
-"""
+"""On the zoo's staged defenses an attack on the whole does, by its own images alone, no worse than by transfer. Slow."""
 
 from __future__ import annotations
 
@@ -21,9 +17,13 @@ pytestmark = pytest.mark.slow
 N = 60
 
 
-@pytest.mark.parametrize(("defense", "attack"), [("tpap", "pgd-20"), ("co_noise", "pgd-50")])
+@pytest.mark.parametrize(
+    ("defense", "attack"), [("tpap", "fgsm"), ("tpap", "pgd-20"), ("co_noise", "fgsm"), ("co_noise", "pgd-50")]
+)
 def test_end_to_end_is_not_higher_than_the_lowest_row_by_transfer(defense, attack, tmp_path):
-    """Paired and exact: the sign-flip test on the draws of each image. The other way round it must find a difference."""
+    """Paired and exact: the sign-flip test on the draws of each image. The other way round it must find a difference for an
+    attack of many steps.
+    """
     prepared = prepare(defense, suite="adaptive", n=N)
     plan = prepared.plan
     steps = tuple(step for step in plan.steps if step.name in (attack, f"e2e-{attack}"))
@@ -40,4 +40,5 @@ def test_end_to_end_is_not_higher_than_the_lowest_row_by_transfer(defense, attac
     )
     lowest = min(theirs, key=np.sum)
     assert drop_p_value(ours, lowest) > 0.05
-    assert drop_p_value(lowest, ours) < 0.001
+    assert drop_p_value(lowest, ours) < 0.001 or attack == "fgsm"
+    assert family.end_to_end.accuracy <= family.transfer.accuracy

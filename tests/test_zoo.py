@@ -63,7 +63,7 @@ def test_nothing_in_the_zoo_is_unclaimed_or_large():
 
 @pytest.mark.long
 def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(tmp_path):
-    """TPAP's, in some three minutes: the same epochs overfit it in the same way, and its accuracies come back.
+    """TPAP's, in some five minutes: the same epochs overfit it in the same way, and its accuracies come back.
 
     Not its bytes: the manifest in the file names versions, and another build of torch rounds otherwise.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from defenses.adversaries import FGSM
 from defenses.co_noise.noise import AMPLITUDE
 from defenses.co_noise.objectives import FGSMMEP, FGSMRS, GAMMA, Induce, OnAdversarial, Stable, mep_buffers
 from defenses.overfitting import overfitting_probe
@@ -49,16 +48,17 @@ RECIPES = {
             OnAdversarial(keep=1.0),
             "middle_cnn",
             0.5,
-            5,
-            "ours: FGSM training at eps 0.2, where a half-width MiddleCNN overfits in part, and still bears noise",
+            6,
+            "ours: FGSM-RS at eps 0.3, where a half-width MiddleCNN overfits from the first epoch on; noise of the same radius",
             lr=0.1,
             images=20_000,
             optimizer="sgd",
             decay="linear",
-            adversary=FGSM(0.2),
-            eps=0.2,
-            probe=overfitting_probe(0.2),
-            inference={"noise": "uniform", "amplitude": 0.25},
+            adversary=FGSMRS(0.3),
+            adversary_mode="train",
+            eps=0.3,
+            probe=overfitting_probe(0.3),
+            inference={"noise": "uniform", "amplitude": 0.3},
         ),
         fast_training("paper-rs", OnAdversarial(keep=1.0), FGSMRS(16 / 255), 16 / 255, "Table 7, FGSM-RS"),
     )

@@ -76,7 +76,7 @@ def followed(last: Callable[[], nn.Module]) -> nn.Module:
 
 
 def stepping_away() -> nn.Module:
-    network = from_zoo("tpap-fashion_mnist-small")
+    network = trained("fgsm_overfitted")
     return parts.Front(moving.Away(network, 0.1), network).eval()
 
 

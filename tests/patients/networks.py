@@ -1,6 +1,6 @@
 """The patients' own small networks: how they are built, and how their weights are read.
 
-All are MiddleCNN at an eighth of its width (43,000 weights) with one part exchanged. `train.py` trains them.
+All but one are MiddleCNN at an eighth of its width (43,000 weights) with one part exchanged. `train.py` trains them.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ ARCHITECTURES: dict[str, Callable[[], nn.Module]] = {
     "detector": lambda: _middle(classes=11),
     "two_class": lambda: _middle(classes=2),
     "three_class": lambda: _middle(classes=3),
+    "fgsm_overfitted": lambda: MiddleCNN(width=2 * WIDTH),
 }
 
 
