@@ -24,11 +24,10 @@ from audit.results import Results
 from audit.stats import Counts, estimate
 from audit.step_results import Bools, Floats, StepResult
 from audit.summary import Audit
-from audit.types import Estimate
+from audit.types import SELECTION_DRAWS, Estimate
 from audit.verdict import proven, unknown_images
 
 VERSION = 1
-SELECTING = 100  # audit.oracle.SELECTION_DRAWS, in a module that loads torch
 WORST, CLEAN = "worst case", "clean"
 Kind = Literal["worst", "clean", "alone", "cumulative"]
 
@@ -173,7 +172,7 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _figures(results: Results, unknown: Bools) -> tuple[Figure, ...]:
     draws = results.plan.draws
-    scale = 1 if draws == 1 else math.lcm(SELECTING, draws)
+    scale = 1 if draws == 1 else math.lcm(SELECTION_DRAWS, draws)
 
     def figure(name: str, kind: Kind, shares: Floats, lost: Bools) -> Figure:
         shares = np.where(lost, 0, np.nan_to_num(shares, nan=0.0))

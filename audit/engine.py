@@ -24,11 +24,11 @@ from audit.cascade import held, left_by
 from audit.court import DONE, Court, judge_attack, keep_worst
 from audit.gates import bare_network
 from audit.ledger import Arrays, Ledger
-from audit.oracle import SELECTION_DRAWS, Oracle
+from audit.oracle import Oracle
 from audit.plan import Plan, Unit
 from audit.randomness import deterministic
 from audit.rng import Stream, derive_seed
-from audit.types import Step, ThreatModel
+from audit.types import SELECTION_DRAWS, Step, ThreatModel
 
 log = logging.getLogger("audit")
 TRACE_POINTS = 200

@@ -12,11 +12,11 @@ import torch
 
 from audit.engine import Target
 from audit.ledger import Ledger, write_atomically
-from audit.oracle import SELECTION_DRAWS
 from audit.plan import Plan
 from audit.portraits.found import Found, changed, spread, stored_images
 from audit.portraits.subject import sitting
 from audit.rng import derive_seed
+from audit.types import SELECTION_DRAWS
 
 SHOWN = 24
 NUMBERS = 2_000_000  # float32 numbers of all pictures together: fewer of them where they are large

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from audit.errors import BadModel
 from audit.rng import Stream
 
-# With 20, what a dozen attacks left of a random resize stood two points above what one of them left (one run).
-SELECTION_DRAWS = 100
 HALF_WIDTH = 0.01
 FEWEST, MOST = 20, 200
 

@@ -49,16 +49,18 @@ def routes(results: Results) -> tuple[Routes, ...]:
 
 
 def overall(results: Results) -> Mapping[str, Estimate | None]:
-    """The worst case per image over each route: `bare`, `transfer`, `end_to_end`; Nones for a plain network.
+    """The worst case over each route: `bare`, `transfer`, `end_to_end`; Nones for a plain network.
 
-    End-to-end attacks on survivors leave alone what a transferred image broke, so that figure is an upper bound.
+    `transfer`: per image, of a random defense the lowest attack's figure. `end_to_end`: over everything that ran, since
+    who sees the whole defense has every image; None before an attack on the whole is done.
     """
+    grey = [r.p_own for r in results.counted if r.step.transfers and r.done]
+    whole = any(r.done and not r.step.transfers for r in results.counted)
+    transfer = _worst_of([results.p_clean, *grey], random=results.plan.draws > 1) if grey else None
     return {
         "bare": _figure(results, results.p_base),
-        "transfer": _figure(results, results.p_route(transfers=True)),
-        "end_to_end": _figure(
-            results, results.p_route(transfers=False) if results.plan.identity.get("staged") else None
-        ),
+        "transfer": _figure(results, transfer),
+        "end_to_end": _figure(results, results.p_worst if whole and results.plan.identity.get("staged") else None),
     }
 
 

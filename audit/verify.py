@@ -13,12 +13,12 @@ from audit.engine import Target
 from audit.errors import BadInput
 from audit.geometry import contains
 from audit.ledger import Arrays, Ledger
-from audit.oracle import SELECTION_DRAWS, Oracle
+from audit.oracle import Oracle
 from audit.plan import Plan, read_plan
 from audit.protocols import Defense
 from audit.rng import derive_seed
 from audit.sources import Sources
-from audit.types import ThreatModel
+from audit.types import SELECTION_DRAWS, ThreatModel
 
 OTHER_BATCH = 37  # unlike any batch the run used, so that an answer that depends on the batch shows
 SHOWN = 20

@@ -102,7 +102,8 @@ class NetworkDefense:
     def varied(self, checkpoint: StoredCheckpoint, settings: Sequence[str]) -> StoredCheckpoint:
         """The checkpoint with its test-time part set as `KEY=VALUE` settings say. Raises BadInput for wrong ones.
 
-        The clean accuracy that was recorded is that of the stored part, and goes with it.
+        The clean accuracy that was recorded is that of the stored part, and goes with it. The radius stays that of the stored
+        part, unless another xi is typed.
         """
         if self.variants is None:
             raise BadInput(f"defense {self.name!r} has no test-time part to set; leave out --inference")
@@ -110,7 +111,8 @@ class NetworkDefense:
         if parameters == checkpoint.inference:
             return checkpoint
         measured = {name: value for name, value in checkpoint.measured.items() if name != "clean_accuracy"}
-        return replace(checkpoint, manifest={**checkpoint.manifest, "inference": parameters, "measured": measured})
+        changed = {"inference": parameters, "measured": measured, "meant_for_eps": checkpoint.meant_for_eps}
+        return replace(checkpoint, manifest={**checkpoint.manifest, **changed})
 
     def load(self, checkpoint: StoredCheckpoint) -> nn.Module:
         """The deployed module, in evaluation mode."""

@@ -60,14 +60,14 @@ class StoredCheckpoint:
     def meant_for_eps(self) -> float | None:
         """The radius that the defense was made for, in pixel units; None where nothing says so.
 
-        A purifier that moves by xi is made for attacks of that radius (TPAP takes xi = eps); else the radius that the
-        network was trained against counts.
+        A purifier that moves by xi is made for attacks of that radius (TPAP takes xi = eps); else the radius counts that
+        the manifest names, as it does where another test-time part was typed, or that the network was trained against.
         """
         if "xi" in self.inference:
             return float(self.inference["xi"])
         recipe = self.manifest.get("recipe")
         trained = recipe.get("eps") if isinstance(recipe, Mapping) else None
-        found = self.measured.get("trained_for_eps") or trained
+        found = self.manifest.get("meant_for_eps") or self.measured.get("trained_for_eps") or trained
         return None if found is None else float(found)
 
     @property

@@ -75,13 +75,15 @@ def test_every_kind_that_may_be_typed_is_built_with_its_numbers(tmp_path):
             assert set(varied.inference) == {defense.variants.key, *takes}
 
 
-def test_a_changed_part_is_not_held_against_the_clean_accuracy_of_the_stored_one():
+@pytest.mark.parametrize("kind", ["pgd", "cw", "none"])
+def test_a_changed_part_keeps_the_radius_of_the_stored_one_and_not_its_clean_accuracy(kind):
     checkpoint = TPAP.checkpoint("fashion_mnist")
-    assert TPAP.varied(checkpoint, ["xi=0.1"]) is checkpoint
-    varied = TPAP.varied(checkpoint, ["purify=pgd"])
+    assert TPAP.varied(checkpoint, ["xi=0.2"]) is checkpoint
+    varied = TPAP.varied(checkpoint, [f"purify={kind}"])
     assert "clean_accuracy" in checkpoint.measured
     assert "clean_accuracy" not in varied.measured
-    assert varied.meant_for_eps == checkpoint.meant_for_eps
+    assert varied.meant_for_eps == checkpoint.meant_for_eps == 0.2
+    assert TPAP.varied(checkpoint, ["xi=0.1"]).meant_for_eps == 0.1
 
 
 @pytest.mark.slow
@@ -105,7 +107,7 @@ def test_the_command_line_takes_it_more_than_once(capsys, monkeypatch):
     )
     assert call(*typed) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["identity"]["inference"] == {"purify": "pgd", "steps": 2, "xi": 0.1}
+    assert plan["identity"]["inference"] == {"purify": "pgd", "steps": 2, "xi": 0.2}
     with pytest.raises(SystemExit) as ended:
         main(["run", "--defense", "undefended", "--n", "6", "--inference", "purify=none"])
     assert ended.value.code == 2

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from audit.oracle import SELECTION_DRAWS
 from audit.preparation import prepare
 from audit.routes import routes
 from audit.stats import drop_p_value
+from audit.types import SELECTION_DRAWS
 from tests.test_engine import run
 
 pytestmark = pytest.mark.slow

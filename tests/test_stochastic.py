@@ -9,11 +9,11 @@ from audit import registry
 from audit.engine import Target
 from audit.ledger import Ledger
 from audit.linear import linear_problem
-from audit.oracle import SELECTION_DRAWS, Oracle, draws_for
+from audit.oracle import Oracle, draws_for
 from audit.results import read_results
 from audit.routes import overall, routes
 from audit.stats import estimate, total
-from audit.types import AdapterSpec, Step
+from audit.types import SELECTION_DRAWS, AdapterSpec, Step
 from audit.verify import verify_images
 from defenses import staged
 from defenses.co_noise.noise import Noise

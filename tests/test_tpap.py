@@ -269,7 +269,7 @@ def test_the_deployed_model_is_staged_and_named_in_the_checkpoint(tmp_path):
     x = torch.from_numpy(FASHION_MNIST.load().x[:8]).requires_grad_()
     logits = model.network(x)
     (gradient,) = torch.autograd.grad(F.cross_entropy(logits, logits.argmax(1), reduction="sum"), x)
-    purified = (x + 0.1 * gradient.sign()).clamp(0, 1).detach()
+    purified = (x + 0.2 * gradient.sign()).clamp(0, 1).detach()
     torch.testing.assert_close(model(x.detach()), model.network(purified))
     assert not torch.allclose(model(x.detach()), logits)
 

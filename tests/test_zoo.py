@@ -82,5 +82,5 @@ def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(tmp_path):
     for one, other in zip(told["measured"]["grey"], again["measured"]["grey"], strict=True):
         assert one.keys() == other.keys()
         assert all(abs(one[key] - other[key]) <= 0.05 for key in one), (one, other)
-    assert again["measured"]["grey"][-1]["network_pgd_20"] < 0.1  # overfitted in full
+    assert again["measured"]["grey"][-1]["network_pgd_20"] < 0.1
     assert again["measured"]["robust_overfitting"]["falls_to_others"]

@@ -19,9 +19,9 @@ from audit.court import Court, judge_attack
 from audit.errors import BadInput, Unsupported
 from audit.gates import adapt
 from audit.geometry import contains, project
-from audit.oracle import SELECTION_DRAWS, Oracle, check_mode
+from audit.oracle import Oracle, check_mode
 from audit.rng import Stream, derive_seed
-from audit.types import Step, ThreatModel
+from audit.types import SELECTION_DRAWS, Step, ThreatModel
 
 
 def binarisation_test(
