@@ -2,7 +2,8 @@
 
 ART 1.20.1 supplies the descent: a line search in tanh space (L2), Adam in tanh space (Linf). Mended here: once an
 image is adversarial only its distance counts, as in the paper's max(., 0); ART goes on along the margin and never
-comes back. The constant weighs the margin in Linf too, which ART leaves out (#1374).
+comes back. The constant weighs the margin in Linf too, which ART leaves out (#1374). ART takes a tie for success, and its
+L2 descent ends at one, where rounding tells whether the image is adversarial: a thousandth farther counts, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from audit.attacks.art_estimator import Array, Estimator, Masked, fools, run
 from audit.geometry import distance
 
 FIRST, FACTOR = 1e-3, 10.0  # the constant's start and growth, as in the authors' code
+NUDGE = 1e-3
 
 
 def others(z: Array, target: Array) -> Array:
@@ -70,7 +72,7 @@ def margin_gradient(estimator: Estimator, images: Array, z: Array, target: Array
 
 def l2_passes(steps: int, searches: int) -> tuple[int, int]:
     """At most so many forward and backward passes do `searches` descents of `least` take for one image."""
-    return searches * (4 + 9 * steps), searches * 2 * steps  # per step: two gradients, up to six trials, the result
+    return searches * (5 + 9 * steps), searches * 2 * steps  # per step: two gradients, up to six trials, the result
 
 
 def least(
@@ -90,16 +92,21 @@ def least(
         inner.initial_const = const
         found = run(inner, images, y)[:, : x.shape[1]]
         found = found if mask is None else torch.where(mask > 0, found, x)  # tanh and back moves by 1e-7
-        hit, away = (
-            fools(estimator, found if mask is None else torch.cat([found, mask], 1), y),
-            distance(found, x, "L2"),
-        )
+        hit = _fools(estimator, found, y, mask)
+        farther = (x + (1 + NUDGE) * (found - x)).clamp(0, 1)
+        rescued = ~hit & _fools(estimator, farther, y, mask)
+        found, hit = torch.where(rescued.view(-1, 1, 1, 1), farther, found), hit | rescued
+        away = distance(found, x, "L2")
         nearer = hit & (away < reach)
         best, reach = torch.where(nearer.view(-1, 1, 1, 1), found, best), torch.where(nearer, away, reach)
         won = hit.cpu().numpy()
         low, high = np.where(won, low, np.maximum(low, const)), np.where(won, np.minimum(high, const), high)
         const = np.where(np.isinf(high), FACTOR * const, (low + high) / 2)
     return best, np.where(np.isinf(high), const, high)
+
+
+def _fools(estimator: Estimator, images: Tensor, y: Tensor, mask: Tensor | None) -> Tensor:
+    return fools(estimator, images if mask is None else torch.cat([images, mask], 1), y)
 
 
 def fewest(
