@@ -74,10 +74,9 @@ class Results:
 
     @property
     def p_claimed(self) -> Floats:
-        """P(correct) under the attacks that the claim was made with: float32 (n,).
+        """P(correct) under the attacks that the claim was made with, as `worst_of` has it: float32 (n,).
 
-        The worst case per image; of a stochastic defense, the figures of its lowest attack, because a minimum over
-        noisy shares would be too low.
+        An image on which one of them crashed counts as lost.
         """
         if self.plan.draws == 1:
             return self.survives_claimed.astype(np.float32)
@@ -91,12 +90,18 @@ class Results:
     def _lowest_claimed(self, crashed: Floats) -> Floats:
         """crashed: what counts for an image on which the attack crashed."""
         found = [np.where(r.crashed, crashed, r.views.get("returned", r.p_own)) for r in self.claimed]
-        return min(found, key=lambda p: float(p.mean()), default=self.p_clean)
+        return self.worst_of(found) if found else self.p_clean
 
-    def p_route(self, *, transfers: bool) -> Floats | None:
-        """P(correct) over the steps of one route alone, end to end or by transfer; None when none was done."""
-        steps = [r for r in self.counted if r.step.transfers is transfers and r.done]
-        return np.minimum.reduce([self.p_clean, *(r.p_own for r in steps)]) if steps else None
+    def worst_of(self, figures: Sequence[Floats]) -> Floats:
+        """The worst case over P(correct) under several attacks, at least one, each float32 (n,).
+
+        Per image; of a random defense the figures of the lowest attack, because a minimum over noisy shares would be too
+        low.
+        """
+        if self.plan.draws > 1:
+            return min(figures, key=lambda p: float(p.mean()))
+        worst: Floats = np.minimum.reduce(figures)
+        return worst
 
     @property
     def p_base(self) -> Floats | None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from audit.results import Results
 from audit.stats import estimate, total
 from audit.step_results import Floats, StepResult
@@ -28,8 +26,7 @@ class Routes:
     first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the one of lowest margin
     there, queried or returned. alone: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
     says that it attacked only what earlier steps had left. end_to_end: the same with the three images by transfer beside
-    its own, the worst of them for each image; of a random defense the lowest of the four figures, because a minimum over
-    noisy shares would be too low.
+    its own, the worst of them as `Results.worst_of` has it.
     """
 
     attack: str
@@ -51,12 +48,12 @@ def routes(results: Results) -> tuple[Routes, ...]:
 def overall(results: Results) -> Mapping[str, Estimate | None]:
     """The worst case over each route: `bare`, `transfer`, `end_to_end`; Nones for a plain network.
 
-    `transfer`: per image, of a random defense the lowest attack's figure. `end_to_end`: over everything that ran, since
-    who sees the whole defense has every image; None before an attack on the whole is done.
+    `transfer`: as `Results.worst_of` has it. `end_to_end`: over everything that ran, since who sees the whole defense has
+    every image; None before an attack on the whole is done.
     """
     grey = [r.p_own for r in results.counted if r.step.transfers and r.done]
     whole = any(r.done and not r.step.transfers for r in results.counted)
-    transfer = _worst_of([results.p_clean, *grey], random=results.plan.draws > 1) if grey else None
+    transfer = results.worst_of([results.p_clean, *grey]) if grey else None
     return {
         "bare": _figure(results, results.p_base),
         "transfer": _figure(results, transfer),
@@ -81,16 +78,11 @@ def _family(results: Results, grey: StepResult) -> Routes:
     seen = None if whole is None else (whole.views.get("returned", whole.p_own) if every else whole.p_after)
     views = {name: _figure(results, grey.views.get(name)) for name in ("base", *TRANSFERRED)}
     others = [grey.views[name] for name in TRANSFERRED if name in grey.views]
-    both = None if seen is None else _worst_of([seen, *others], random=results.plan.draws > 1)
+    both = None if seen is None else results.worst_of([seen, *others])
     return Routes(
         grey.step.name, views["base"], views["returned"], views["first"], views["lowest"], _figure(results, seen),
         _figure(results, both), None if whole is None else whole.step.name, whole is not None and not every,
     )  # fmt: skip
-
-
-def _worst_of(figures: list[Floats], *, random: bool) -> Floats:
-    worst: Floats = min(figures, key=lambda p: float(p.mean())) if random else np.minimum.reduce(figures)
-    return worst
 
 
 def _sibling(results: Results, grey: StepResult) -> StepResult | None:

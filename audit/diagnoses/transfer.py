@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from audit.diagnoses.common import ran_clean, status, unmeasured, white_box
 from audit.results import Results
 from audit.routes import end_to_end_ran
@@ -79,8 +81,8 @@ def _foreign(result: StepResult) -> bool:
 
 def _over_all(results: Results) -> str:
     """What the worst case over all attacks on the bare network says beside one attack."""
-    bare, whole = results.p_base, results.p_route(transfers=True)
-    if bare is None or whole is None:
+    bare, received = results.p_base, [r.p_own for r in results.counted if r.step.transfers and r.done]
+    if bare is None or not received:
         return ""
-    fell = (bare < 0.5) & (results.p_clean >= 0.5)
+    fell, whole = (bare < 0.5) & (results.p_clean >= 0.5), np.minimum.reduce(received)
     return f"; of {int(fell.sum())} that lose it by any attack, {int((fell & (whole >= 0.5)).sum())} stand them all"
