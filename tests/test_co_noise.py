@@ -323,6 +323,12 @@ def test_fgsm_mep_by_hand():
     torch.testing.assert_close(memory["delta"], (held - 0.1 * sign).clamp(-0.1, 0.1))
     adversary(batch_of(network, x, y, memory=memory, epoch=40, seed=9))
     assert float(memory["momentum"].abs().sum()) == pytest.approx(1.0)  # started anew
+    black, memory["delta"] = torch.zeros_like(x), torch.full_like(x, -0.1)  # as after a restart: not yet in the box
+    memory["momentum"] = torch.zeros_like(x)
+    found = adversary(batch_of(network, black, y, memory=memory, epoch=1))
+    torch.testing.assert_close(memory["start"], torch.full_like(x, -0.1))
+    torch.testing.assert_close(found, torch.zeros_like(x))  # -0.1 + 0.1, and -0.2 clipped
+    torch.testing.assert_close(memory["delta"], torch.zeros_like(x))  # what is kept lies in the box
 
 
 def toy(loss, **memory):
@@ -330,7 +336,7 @@ def toy(loss, **memory):
     network = MiddleCNN(1, 8, 3, 0.1).train()
     dice = torch.Generator().manual_seed(0)
     x, y = torch.rand(6, 1, 8, 8, generator=dice), torch.tensor([0, 1, 2, 0, 1, 2])
-    batch = batch_of(network, x, y, adv=(x + 0.1).clamp(0, 1), memory={"start": x, **memory})
+    batch = batch_of(network, x, y, adv=(x + 0.1).clamp(0, 1), memory={"start": (x + 0.03).clamp(0, 1), **memory})
     return (*loss(batch), batch)
 
 
@@ -338,25 +344,26 @@ def test_the_terms_add_up():
     plain, logits, batch = toy(OnAdversarial())
     torch.testing.assert_close(plain, smoothed_cross_entropy(logits, batch.y))
     regular, _, _ = toy(OnAdversarial(10.0))
-    torch.testing.assert_close(regular, plain + 10 * F.mse_loss(logits, batch.network(batch.x)))
+    torch.testing.assert_close(regular, plain + 10 * F.mse_loss(logits, batch.network(batch.memory["start"])))
     zero, _, _ = toy(Stable(0.0, gamma=0.0))
     torch.testing.assert_close(zero, plain)
     stable, _, _ = toy(Stable(200.0, gamma=0.0))
-    gap = F.mse_loss(*(features_and_logits(batch.network, "B", z)[0] for z in (batch.adv, batch.x)))
+    gap = F.mse_loss(*(features_and_logits(batch.network, "B", z)[0] for z in (batch.adv, batch.memory["start"])))
     torch.testing.assert_close(stable, plain + 200 * gap)
 
 
 def test_the_inducing_term_rewards_differences_in_the_top_channels():
+    """Channels are ranked from the clean image (Eq. 6), differences counted from x + delta_0 (Eq. 8)."""
     loss, logits, batch = toy(Induce(percent=10.0, alpha_3=5.0))
-    features = [features_and_logits(batch.network, "B", z)[0] for z in (batch.adv, batch.x)]
-    difference = channel_difference(*features).mean(0)
+    features = [features_and_logits(batch.network, "B", z)[0] for z in (batch.adv, batch.x, batch.memory["start"])]
+    difference = channel_difference(*features[:2]).mean(0)
     chosen = top_channels(difference, 10.0)
     assert chosen.sum() == 2  # of 13 channels
     torch.testing.assert_close(batch.memory["v_act"], difference.detach())
     expected = (
         smoothed_cross_entropy(logits, batch.y)
         + smoothed_cross_entropy(masked_logits(batch.network, "B", chosen, batch.adv), batch.y)
-        - 5 * difference[chosen].sum() / features[0][0].numel()
+        - 5 * channel_difference(features[0], features[2]).mean(0)[chosen].sum() / features[0][0].numel()
     )
     torch.testing.assert_close(loss, expected)
     _, _, later = toy(Induce(), v_act=torch.zeros_like(difference))

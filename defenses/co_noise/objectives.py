@@ -3,7 +3,7 @@
 The adversaries leave x + delta_0, the image before the gradient step, in `memory["start"]` for the objectives. They
 expect `adversary_mode="train"`, as the public code of FGSM-MEP has it. The paper calls delta_0 "uniformly random"
 (below Eq. 8), which it is under FGSM-RS; under FGSM-MEP it is the perturbation carried from the last epoch, which is the
-start that FGSM-MEP has, and random in the epoch of a reset only.
+start that FGSM-MEP has, and random in the epoch of a reset only. It may then lie outside [0,1].
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ class FGSMMEP:
     """FGSM-MEP (Jia et al. 2022): each image starts from its own perturbation, kept from epoch to epoch.
 
     With g the gradient of the smoothed cross-entropy at x + delta and m = g / |g|_1 + decay * m: the step trained on
-    is delta + scale * eps * sign(g), the perturbation kept is delta + scale * eps * sign(m), both clipped to eps.
-    Every `reset` epochs both start anew, delta at scale * eps * sign(uniform). As in the public code, |g|_1 is taken
-    over the whole batch and delta stays where it is when the image is cropped or mirrored. Needs `mep_buffers`.
+    is delta + scale * eps * sign(g), the perturbation kept is delta + scale * eps * sign(m), both clipped to eps and to
+    the box. Every `reset` epochs both start anew, delta at scale * eps * sign(uniform). As in the public code, the start
+    is not clipped to the box, |g|_1 is taken over the whole batch, and delta stays where it is when the image is cropped
+    or mirrored. Needs `mep_buffers`.
     """
 
     eps: float
@@ -78,12 +79,11 @@ class FGSMMEP:
         memory, rows, step = batch.memory, batch.rows, self.scale * self.eps
         if batch.epoch % self.reset == 0 and batch.step == 0 and batch.replay == 0:
             self._restart(batch)
-        start = (batch.x + memory["delta"][rows]).clamp(0, 1)
+        start = batch.x + memory["delta"][rows]
         gradient = input_gradient(batch.network, start, batch.y, partial(smoothed_cross_entropy, keep=self.keep))
         momentum = gradient / gradient.abs().sum().clamp_min(1e-30) + self.decay * memory["momentum"][rows]
         memory["momentum"][rows] = momentum
-        kept = memory["delta"][rows] + step * momentum.sign()
-        memory["delta"][rows] = kept.clamp(-self.eps, self.eps)
+        memory["delta"][rows] = within(start + step * momentum.sign(), batch.x, self.eps) - batch.x
         memory["start"] = start
         return within(start + step * gradient.sign(), batch.x, self.eps)
 
@@ -151,9 +151,9 @@ class Induce:
 
     L_co = CE of the network without the channels C_p% - L_stable(C_p%). C_p% are the top `percent` % of T_act at
     `node` over the training set; here a running mean over its batches stands for that statistic (T_act grows with
-    V_act, so both rank channels alike). Eq. 6 takes V_act between x and x + delta; here it is between x + delta_0 and
-    x + delta, as in Eq. 8, whose features are at hand. L_stable has no upper bound, and neither has how far this can push; the
-    paper reports that p = 20 does not converge. It prints no alpha_3 for this use. It adds L_co to Eq. 1 and does not say
+    V_act, so both rank channels alike). As in Eq. 6, their V_act is between x and x + delta, for which the clean images
+    take a pass of their own, in the network's mode; that of L_stable is between x + delta_0 and x + delta. L_stable has
+    no upper bound, and neither has how far this can push; the paper reports that p = 20 does not converge. It prints no alpha_3 for this use. It adds L_co to Eq. 1 and does not say
     whether Eq. 10 stays; Eq. 10 pulls the other way and is left out.
     """
 
@@ -165,7 +165,10 @@ class Induce:
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         features, logits = features_and_logits(batch.network, self.node, batch.adv)
         before, _ = features_and_logits(batch.network, self.node, batch.memory["start"])
-        chosen = top_channels(self._running(batch, channel_difference(features, before).detach().mean(0)), self.percent)
+        with torch.no_grad():
+            clean, _ = features_and_logits(batch.network, self.node, batch.x)
+            excited = channel_difference(features, clean).mean(0)
+        chosen = top_channels(self._running(batch, excited), self.percent)
         masked = masked_logits(batch.network, self.node, chosen, batch.adv)
         loss = smoothed_cross_entropy(logits, batch.y, self.keep) + smoothed_cross_entropy(masked, batch.y, self.keep)
         return loss - feature_term(features, before, self.alpha_3, chosen), logits
