@@ -14,7 +14,7 @@ from audit.linear import Linear
 from defenses.adversaries import BIM
 from defenses.recipes import Batch
 from defenses.sim_adv import EPS, RECIPES, SIM_ADV
-from defenses.sim_adv.atda import ATDALoss, coral, margin, mmd, moved_centres
+from defenses.sim_adv.atda import ATDALoss, UndividedATDALoss, coral, margin, mmd, moved_centres
 from defenses.sim_adv.free import FreeBuffers, FreeStep, free_images
 from defenses.sim_adv.ratio import rho, rho_curve, rho_steps
 from defenses.sim_adv.sim import SIM, sim_buffers
@@ -85,6 +85,7 @@ def test_free_adv_steps_the_whole_radius_along_the_gradient_that_training_leaves
 def test_atda_terms_by_hand():
     clean, adv = torch.tensor([[0.0, 2.0], [2.0, 0.0]]), torch.tensor([[1.0, 1.0], [3.0, 3.0]])
     assert float(coral(clean, adv)) == pytest.approx((0 + 4 + 4 + 0) / 4)  # [[2,-2],[-2,2]] against [[2,2],[2,2]]
+    assert float(coral(clean.repeat(2, 1), adv.repeat(2, 1), divided=False)) == pytest.approx((0 + 8 + 8 + 0) / 4)
     assert float(mmd(clean, adv)) == pytest.approx(1.0)  # means (1,1) and (2,2)
     centres = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
     loss = margin(torch.tensor([[1.0, 1.0]]), torch.tensor([0]), centres)  # distances 1 and 3
@@ -108,11 +109,16 @@ def test_atda_adds_the_terms_and_moves_untrained_centres():
     fit = nn.functional.cross_entropy(clean, batch.y) + nn.functional.cross_entropy(adv, batch.y)
     terms = coral(clean, adv) + mmd(clean, adv) + margin(both, labels, zeros)
     loss, logits = ATDALoss()(batch)
+    undivided, _ = UndividedATDALoss()(replace(batch, memory={}))
+    assert float((undivided - loss).detach()) == pytest.approx((len(clean) - 2) * float(coral(clean, adv).detach()) / 3)
     assert float(loss.detach()) == pytest.approx(float((fit + terms / 3).detach()), rel=1e-6)
     assert torch.equal(logits, clean)
     centres = batch.memory["centres"]
     assert torch.equal(centres, moved_centres(zeros, both.detach(), labels, 0.1))
     assert not centres.requires_grad
+    with torch.autocast("cpu", torch.bfloat16):
+        ATDALoss()(batch)
+    assert batch.memory["centres"].dtype == torch.float32
     assert float(ATDALoss()(batch)[0].detach()) != float(loss.detach())  # the second step sees the moved centres
 
 

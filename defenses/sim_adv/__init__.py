@@ -17,7 +17,7 @@ from dataclasses import replace
 from defenses.adversaries import BIM, FGSM, RFGSM, Madry
 from defenses.base import NetworkDefense
 from defenses.recipes import Adversary, Recipe, clean_and_adversarial, cross_entropy, plain
-from defenses.sim_adv.atda import ATDALoss
+from defenses.sim_adv.atda import ATDALoss, UndividedATDALoss
 from defenses.sim_adv.free import FreeBuffers, FreeStep, free_images
 from defenses.sim_adv.sim import SIM, sim_buffers
 
@@ -57,6 +57,11 @@ RECIPES = {
         Recipe(
             "atda", ATDALoss(), "lenet", 1.0, 5, f"{PAPER}, Eq. 7-12; Song et al. 2018",
             adversary=FGSM(EPS, own_label=True), eps=EPS,
+        ),
+        Recipe(
+            "atda-code", UndividedATDALoss(), "lenet", 1.0, 50,
+            "Song et al. 2018, public code JHL-HUST/ATDA fec0e5c: CORAL undivided, epochs, batches; rate and eps as above",
+            batch_size=32, adversary=FGSM(EPS, own_label=True), eps=EPS,
         ),
         _mixed("fgsm", FGSM(EPS), 10, "Eq. 1-2"),
         _mixed("r-fgsm", RFGSM(EPS, EPS / 2), 10, "Sec. 2.1.1; Tramèr et al. 2018, alpha = eps/2"),
