@@ -13,6 +13,7 @@ from defenses.overfitting import accuracy
 from defenses.recipes import Adversary, Recipe
 
 HIGH = 0.8
+KINDS: tuple[tuple[type, ...], ...] = ((FGSM,), (BIM, Madry))
 Images = tuple[Tensor, Tensor]
 
 
@@ -48,14 +49,18 @@ def measured_overfitting(network: nn.Module, recipe: Recipe, train: Images, test
     """What the manifest of a checkpoint says of Sec. 3.2: the accuracies, each condition, and `holds`, whether all do.
 
     train, test: images (n, c, h, w) in [0,1] without augmentation and labels (n,). The known attack is the recipe's
-    own; the others, of FGSM, BIM (10 steps of eps/4) and PGD-20 (steps of eps/10, random start), those that it is not.
-    Empty for a recipe without an attack. The network must be in evaluation mode.
+    own; the others are those of another kind among FGSM, BIM (10 steps of eps/4) and PGD-20 (steps of eps/10, random
+    start), of which the last two are one kind: another length of the same attack is not another attack. Empty for a
+    recipe without an attack. The network must be in evaluation mode.
     """
     known, eps = recipe.adversary, recipe.eps
     if known is None or eps is None:
         return {}
     attacks: dict[str, Adversary] = {"fgsm": FGSM(eps), "bim_10": BIM(eps, 4, 10), "pgd_20": Madry(eps, 10, 20)}
-    others = {f"train_{name}": accuracy(network, *train, attack) for name, attack in attacks.items() if attack != known}
+    kin = next((kind for kind in KINDS if isinstance(known, kind)), ())
+    others = {
+        f"train_{k}": accuracy(network, *train, attack) for k, attack in attacks.items() if not isinstance(attack, kin)
+    }
     train_known, test_clean = accuracy(network, *train, known), accuracy(network, *test)
     test_known = accuracy(network, *test, known)
     found = robust_overfitting(train_known, others.values(), test_clean, test_known)
