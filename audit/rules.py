@@ -175,7 +175,7 @@ def _targeted(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
 
 def _transfers() -> tuple[Step, ...]:
     why = "images of lowest margin on the bare network, each tried on the whole defense"
-    return (Step("transfer-margin", "apgd-margin", "adaptive", adapters=(BARE_NETWORK,), why=why),)
+    return (Step("transfer-margin", "apgd-margin", "adaptive", "all", (BARE_NETWORK,), why=why),)
 
 
 def _unrolled(nature: Nature) -> tuple[Step, ...]:
