@@ -108,7 +108,7 @@ def prepare(
     )
     seen = _examined(subject, chosen, settings, seed=seed, batch_size=batch_size)
     nature = Nature.of(
-        known.traits, staged=staged(subject.model), drift=random_drift(seen), cut=seen["gradient_cut"],
+        subject.known.traits, staged=staged(subject.model), drift=random_drift(seen), cut=seen["gradient_cut"],
         unrolls=callable(getattr(getattr(subject.model, "purifier", None), "unrolled", None)),
     )  # fmt: skip
     own, steps, unsupported = _filled(fit(answered(chosen.steps, seen["answers"]), nature), settings, subject, seen["answers"])  # fmt: skip
@@ -129,7 +129,7 @@ def prepare(
         ],
     }  # fmt: skip
     plan = Plan(_plain(identity), resolve_temperature(steps, seen["logit_gap"]), seen, _plain(runtime))
-    return Prepared(plan, Target(subject.model, subject.x, subject.y, known.traits), subject.checkpoint)
+    return Prepared(plan, Target(subject.model, subject.x, subject.y, subject.known.traits), subject.checkpoint)
 
 
 def _load(
@@ -141,6 +141,7 @@ def _load(
     images.first(n)  # a wrong --n is said before a model is loaded
     place = exact(find_device(device))
     checkpoint = sources.checkpoint(known, dataset)
+    known = sources.deployed(known, checkpoint)
     threat = ThreatModel(norm, parse_eps((checkpoint.meant_for_eps or USUAL_EPS) if eps is None else eps, norm))  # type: ignore[arg-type]
     check_shape(checkpoint, images)
     model = known.load(checkpoint).to(place)

@@ -110,6 +110,13 @@ class Sources:
         changed: Checkpoint = varied(found, self.inference)
         return changed
 
+    @staticmethod
+    def deployed(known: Defense, checkpoint: Checkpoint) -> Defense:
+        """The defense as the checkpoint sets its test-time part, which may be switched off."""
+        as_set = getattr(known, "as_set", None)
+        found: Defense = known if as_set is None else as_set(checkpoint)
+        return found
+
     def record(self, images: Dataset) -> dict[str, Any]:
         """As JSON that holds from any directory: absolute paths, and where the images were in the end."""
         place = None if self.data else images.place or self.data_dir

@@ -122,5 +122,6 @@ def reverify(
         )
     place = exact(find_device(device))
     x, y = torch.from_numpy(images.x).to(place), torch.from_numpy(images.y).to(place)
+    known = sources.deployed(known, checkpoint)
     target = Target(known.load(checkpoint).to(place), x, y, known.traits)
     return verify_images(plan, target, Ledger(run_dir, plan.fingerprint))

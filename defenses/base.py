@@ -114,6 +114,12 @@ class NetworkDefense:
         changed = {"inference": parameters, "measured": measured, "meant_for_eps": checkpoint.meant_for_eps}
         return replace(checkpoint, manifest={**checkpoint.manifest, **changed})
 
+    def as_set(self, checkpoint: StoredCheckpoint) -> NetworkDefense:
+        """This defense, without the traits of its test-time part where the checkpoint says that it is switched off."""
+        if self.variants is None or not self.variants.off(checkpoint.inference):
+            return self
+        return replace(self, traits=self.traits - self.variants.traits)
+
     def load(self, checkpoint: StoredCheckpoint) -> nn.Module:
         """The deployed module, in evaluation mode."""
         return self.deploy(load_network(checkpoint), checkpoint.inference)

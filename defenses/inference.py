@@ -12,6 +12,7 @@ from audit.errors import BadInput
 from audit.registry import closest
 
 Number = Callable[[str], float]
+OFF = "none"
 
 
 def pixels(text: str) -> float:
@@ -42,11 +43,15 @@ def whole(text: str) -> int:
 
 @dataclass(frozen=True)
 class Variants:
-    """The kinds of a test-time part: `key` names the kind, `kinds` the numbers that each takes, `numbers` reads them."""
+    """The kinds of a test-time part: `key` names the kind, `kinds` the numbers that each takes, `numbers` reads them.
+
+    traits: those that the defense has because of the part, and loses with the kind "none".
+    """
 
     key: str
     kinds: Mapping[str, Sequence[str]]
     numbers: Mapping[str, Number]
+    traits: frozenset[str] = frozenset()
 
     def typed(self, settings: Sequence[str], stored: Mapping[str, Any]) -> dict[str, Any]:
         """The parameters `stored` with `KEY=VALUE` settings put over them, without what the kind does not take.
@@ -69,6 +74,10 @@ class Variants:
                     f"--inference {key} does not go with {self.key}={kind}, which takes {names}; leave it out"
                 )
         return {key: value for key, value in {**stored, **found}.items() if key in (self.key, *takes)}
+
+    def off(self, parameters: Mapping[str, Any]) -> bool:
+        """Do the parameters switch the part off?"""
+        return parameters.get(self.key) == OFF
 
     @property
     def example(self) -> str:

@@ -70,9 +70,23 @@ def test_every_kind_that_may_be_typed_is_built_with_its_numbers(tmp_path):
         for kind, takes in defense.variants.kinds.items():
             numbers = [f"{key}={'3' if key == 'steps' else '1/8'}" for key in takes]
             varied = defense.varied(checkpoint, [f"{defense.variants.key}={kind}", *numbers])
-            part = defense.load(varied).purifier
-            assert all(getattr(part, key) == (3 if key == "steps" else 0.125) for key in takes), kind
             assert set(varied.inference) == {defense.variants.key, *takes}
+            part = getattr(defense.load(varied), "purifier", None)
+            assert (part is None) is (kind == "none") is defense.variants.off(varied.inference)
+            assert all(getattr(part, key) == (3 if key == "steps" else 0.125) for key in takes), kind
+
+
+@pytest.mark.parametrize(("name", "setting"), [("tpap", "purify=none"), ("co_noise", "noise=none")])
+def test_with_its_part_switched_off_a_defense_is_a_plain_network(name, setting):
+    """No trait of the part is left: no draws, no BPDA, no row by transfer, and clean accuracy is the bare network's."""
+    plan = prepare(name, suite="quick", n=6, inference=(setting,)).plan
+    assert (plan.identity["traits"], plan.identity["staged"], plan.draws) == ([], False, 1)
+    assert all(not step.adapters for step in plan.steps if step.suite == "claimed")
+    assert not {adapter.name for step in plan.steps for adapter in step.adapters} & {"bare", "bpda", "eot", "unroll"}
+    known = registry.defenses.load(name)
+    varied = known.varied(known.checkpoint("fashion_mnist"), [setting])
+    assert known.as_set(varied).traits == frozenset()
+    assert known.as_set(known.checkpoint("fashion_mnist")) is known
 
 
 @pytest.mark.parametrize("kind", ["pgd", "cw", "none"])

@@ -16,7 +16,7 @@ CO_NOISE = NetworkDefense(
     "a network overfitted to one-step attacks, with random noise added to its input",
     RECIPES,
     zoo={"fashion_mnist": "co_noise-fashion_mnist-small.safetensors"},
-    traits=frozenset({"stochastic"}),
+    traits=VARIANTS.traits,
     wrap=noised_by,
     inference={"noise": "uniform", "amplitude": AMPLITUDE},
     variants=VARIANTS,

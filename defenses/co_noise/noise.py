@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
-from defenses.inference import Variants, pixels
+from defenses.inference import OFF, Variants, pixels
 from defenses.staged import Staged
 
 AMPLITUDE = 16 / 255
 KINDS = ("uniform", "gaussian")
-VARIANTS = Variants("noise", {**dict.fromkeys(KINDS, ("amplitude",)), "none": ()}, {"amplitude": pixels})
+VARIANTS = Variants(
+    "noise", {**dict.fromkeys(KINDS, ("amplitude",)), OFF: ()}, {"amplitude": pixels}, frozenset({"stochastic"})
+)
 
 
 class Noise(nn.Module):
@@ -55,17 +57,17 @@ class Noise(nn.Module):
         return 2 * torch.rand(shape, generator=generator, device=device, dtype=torch.float32) - 1
 
 
-def noised_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
+def noised_by(network: nn.Module, inference: Mapping[str, Any]) -> nn.Module:
     """The deployed defense: `network` behind the noise that `inference` names.
 
-    noise: "uniform", "gaussian" or "none"; amplitude: half-width or standard deviation. Raises BadWeights for
+    noise: "uniform", "gaussian" or "none", which is the network itself; amplitude: half-width or standard deviation. Raises BadWeights for
     another noise.
     """
     kind = inference["noise"]
-    if kind == "none":
-        return Staged(network, nn.Identity())
+    if kind == OFF:
+        return network
     if kind not in KINDS:
         raise BadWeights(
-            f"the manifest names noise {kind!r}, expected one of {', '.join(KINDS)}, none; check its 'inference'"
+            f"the manifest names noise {kind!r}, expected one of {', '.join(KINDS)}, {OFF}; check its 'inference'"
         )
     return Staged(network, Noise(float(inference.get("amplitude", AMPLITUDE)), kind))

@@ -17,7 +17,7 @@ TPAP = NetworkDefense(
     "an FGSM-overfitted network that takes one FGSM step away from its own prediction before it answers",
     RECIPES,
     zoo={"fashion_mnist": "tpap-fashion_mnist-small.safetensors"},
-    traits=frozenset({"nondifferentiable", "test_time_optimisation"}),
+    traits=VARIANTS.traits,
     wrap=purified_by,
     inference={"purify": "fgsm", "xi": XI},
     variants=VARIANTS,

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from audit.errors import BadInput, BadWeights
 from audit.margins import margin_loss
 from defenses.adversaries import input_gradient, prediction_gradient, within
-from defenses.inference import Variants, pixels, positive, whole
+from defenses.inference import OFF, Variants, pixels, positive, whole
 from defenses.staged import Asking, Staged
 
 XI = 8 / 255
 VARIANTS = Variants(
     "purify",
-    {"fgsm": ("xi",), "pgd": ("xi", "steps", "step_size"), "cw": ("c", "steps", "lr"), "none": ()},
+    {"fgsm": ("xi",), "pgd": ("xi", "steps", "step_size"), "cw": ("c", "steps", "lr"), OFF: ()},
     {"xi": pixels, "step_size": pixels, "steps": whole, "c": positive, "lr": positive},
+    frozenset({"nondifferentiable", "test_time_optimisation"}),
 )
 
 
@@ -122,10 +123,10 @@ class CWPurifier(Asking):
         return best
 
 
-def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
+def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> nn.Module:
     """The deployed defense: `network` behind the purification that `inference` names.
 
-    purify: "fgsm" (the paper's), "pgd", "cw", or "none" (Table 6). Table 7 replaces FGSM by PGD-10 and CW; its rows are headed
+    purify: "fgsm" (the paper's), "pgd", "cw", or "none", which is the network itself (Table 6). Table 7 replaces FGSM by PGD-10 and CW; its rows are headed
     "Training", and the text leaves open whether the purification changes with it: this is for those who think so, the
     recipe "paper-pgd-10" trains. xi: the radius of the first two;
     steps, step_size: of PGD; c, steps, lr: of CW. Raises BadWeights for a purification that does not exist.
@@ -139,6 +140,6 @@ def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> Staged:
     if kind == "cw":
         given = {name: inference[name] for name in VARIANTS.kinds["cw"] if name in inference}
         return Staged(network, CWPurifier(network, **given))
-    if kind == "none":
-        return Staged(network, nn.Identity())
+    if kind == OFF:
+        return network
     raise BadWeights(f"the manifest names purification {kind!r}, expected fgsm, pgd, cw or none; check its 'inference'")
