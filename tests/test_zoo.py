@@ -62,25 +62,30 @@ def test_nothing_in_the_zoo_is_unclaimed_or_large():
 
 
 @pytest.mark.long
-def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(tmp_path):
-    """TPAP's, in some five minutes: the same epochs overfit it in the same way, and its accuracies come back.
+@pytest.mark.parametrize(("name", "dataset", "file"), SHIPPED)
+def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(name, dataset, file, tmp_path):
+    """In five to forty minutes each: the same recipe on the same images, and every accuracy within five points.
 
-    Not its bytes: the manifest in the file names versions, and another build of torch rounds otherwise.
+    Not its bytes: those come back on one kind of CPU with one build of torch. Another one rounds otherwise, and a training
+    of thousands of steps carries that on.
     """
     try:
         FASHION_MNIST.load("train")
     except AuditError as error:
         pytest.skip(f"no training images: {error}")
-    shipped = ZOO / "tpap-fashion_mnist-small.json"
-    told = json.loads(shipped.read_text())
+    defense, checkpoint = shipped(name, dataset, file)
+    told = json.loads(checkpoint.path.with_suffix(".json").read_text())
     words = shlex.split(told["command"])
     assert words[:3] == ["python", "-m", "audit"]
     assert call(*words[3:], "--out", tmp_path, "--quiet", "--device", "cpu") == 0
-    again = json.loads((tmp_path / shipped.name).read_text())
+    again = json.loads((tmp_path / checkpoint.path.with_suffix(".json").name).read_text())
     assert {**again["recipe"], "images": again["images"]} == {**told["recipe"], "images": told["images"]}
     assert again["data_digest"] == told["data_digest"]
-    for one, other in zip(told["measured"]["grey"], again["measured"]["grey"], strict=True):
-        assert one.keys() == other.keys()
-        assert all(abs(one[key] - other[key]) <= 0.05 for key in one), (one, other)
-    assert again["measured"]["grey"][-1]["network_pgd_20"] < 0.1
-    assert again["measured"]["robust_overfitting"]["falls_to_others"]
+    one, other = told["measured"], again["measured"]
+    for key in ("clean_accuracy", "pgd_20_accuracy"):
+        assert abs(one[key] - other[key]) <= 0.05, key
+    for ours, theirs in zip(one.get("grey", []), other.get("grey", []), strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(abs(ours[key] - theirs[key]) <= 0.05 for key in ours), (ours, theirs)
+    if "robust_overfitting" in one:
+        assert other["robust_overfitting"]["falls_to_others"] is one["robust_overfitting"]["falls_to_others"]

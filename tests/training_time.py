@@ -22,7 +22,9 @@ from defenses.sim_adv import RECIPES
 from defenses.training import Trainer
 
 BATCHES = 468
-METHODS = {"vanilla": 6400, "free": 1024, "atda": 6400, "sim": 6400, "bim": 1024, "madry": 1024}  # images a turn
+METHODS = {  # images a turn
+    "vanilla": 6400, "free": 1024, "atda": 6400, "sim": 6400, "sim-adv-only": 6400, "bim": 1024, "madry": 1024,
+}  # fmt: skip
 
 
 def turn(recipe: Recipe, x: Tensor, y: Tensor) -> float:
