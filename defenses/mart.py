@@ -54,5 +54,8 @@ RECIPES = {
 }  # fmt: skip
 
 MART = NetworkDefense(
-    "mart", "boosted cross-entropy, and a divergence weighted by the doubt in the clean image", RECIPES
+    "mart",
+    "boosted cross-entropy, and a divergence weighted by the doubt in the clean image",
+    RECIPES,
+    zoo={"fashion_mnist": "mart-fashion_mnist-small.safetensors"},
 )

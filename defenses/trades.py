@@ -70,4 +70,7 @@ RECIPES = {
     )
 }  # fmt: skip
 
-TRADES = NetworkDefense("trades", "clean cross-entropy plus 6 KL(clean || adversarial)", RECIPES)
+TRADES = NetworkDefense(
+    "trades", "clean cross-entropy plus 6 KL(clean || adversarial)", RECIPES,
+    zoo={"fashion_mnist": "trades-fashion_mnist-small.safetensors"},
+)  # fmt: skip

@@ -73,7 +73,7 @@ def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(name, dataset, f
         FASHION_MNIST.load("train")
     except AuditError as error:
         pytest.skip(f"no training images: {error}")
-    defense, checkpoint = shipped(name, dataset, file)
+    _, checkpoint = shipped(name, dataset, file)
     told = json.loads(checkpoint.path.with_suffix(".json").read_text())
     words = shlex.split(told["command"])
     assert words[:3] == ["python", "-m", "audit"]
