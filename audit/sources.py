@@ -110,11 +110,10 @@ class Sources:
         changed: Checkpoint = varied(found, self.inference)
         return changed
 
-    @staticmethod
-    def deployed(known: Defense, checkpoint: Checkpoint) -> Defense:
+    def deployed(self, known: Defense, checkpoint: Checkpoint) -> Defense:
         """The defense as the checkpoint sets its test-time part, which may be switched off."""
         as_set = getattr(known, "as_set", None)
-        found: Defense = known if as_set is None else as_set(checkpoint)
+        found: Defense = known if as_set is None else as_set(checkpoint, frozenset(self.declared.traits))
         return found
 
     def record(self, images: Dataset) -> dict[str, Any]:

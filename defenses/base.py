@@ -114,11 +114,14 @@ class NetworkDefense:
         changed = {"inference": parameters, "measured": measured, "meant_for_eps": checkpoint.meant_for_eps}
         return replace(checkpoint, manifest={**checkpoint.manifest, **changed})
 
-    def as_set(self, checkpoint: StoredCheckpoint) -> NetworkDefense:
-        """This defense, without the traits of its test-time part where the checkpoint says that it is switched off."""
+    def as_set(self, checkpoint: StoredCheckpoint, declared: frozenset[str] = frozenset()) -> NetworkDefense:
+        """This defense, without the traits of its test-time part where the checkpoint says that it is switched off.
+
+        declared: traits that the user declares, which stay in any case.
+        """
         if self.variants is None or not self.variants.off(checkpoint.inference):
             return self
-        return replace(self, traits=self.traits - self.variants.traits)
+        return replace(self, traits=self.traits - self.variants.traits | declared)
 
     def load(self, checkpoint: StoredCheckpoint) -> nn.Module:
         """The deployed module, in evaluation mode."""

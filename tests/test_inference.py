@@ -78,11 +78,14 @@ def test_every_kind_that_may_be_typed_is_built_with_its_numbers(tmp_path):
 
 @pytest.mark.parametrize(("name", "setting"), [("tpap", "purify=none"), ("co_noise", "noise=none")])
 def test_with_its_part_switched_off_a_defense_is_a_plain_network(name, setting):
-    """No trait of the part is left: no draws, no BPDA, no row by transfer, and clean accuracy is the bare network's."""
+    """No trait of the part is left: no draws, no BPDA, no row by transfer. A trait that is declared stays."""
     plan = prepare(name, suite="quick", n=6, inference=(setting,)).plan
     assert (plan.identity["traits"], plan.identity["staged"], plan.draws) == ([], False, 1)
     assert all(not step.adapters for step in plan.steps if step.suite == "claimed")
     assert not {adapter.name for step in plan.steps for adapter in step.adapters} & {"bare", "bpda", "eot", "unroll"}
+    declared = prepare(name, suite="quick", n=6, inference=(setting,), traits=("stochastic",)).plan
+    assert declared.identity["traits"] == ["stochastic"]
+    assert declared.draws > 1
     known = registry.defenses.load(name)
     varied = known.varied(known.checkpoint("fashion_mnist"), [setting])
     assert known.as_set(varied).traits == frozenset()

@@ -3,7 +3,7 @@
 Beside it the methods that its Table 3 compares it with, on the same network and the same loop. No public code of
 SIM-Adv is known, so this is a reading of the paper. What the paper leaves open, and what is done here:
 
-- epochs and batch size: those below, and 128;
+- epochs and batch size: those below, and 128 unless one is named;
 - the LeNet's widths: LeCun et al. 1998 (`defenses.networks.LeNet`);
 - how clean and adversarial images are mixed: "the original and adversarial examples are used to train" (Sec. 5.1),
   so half the loss comes from each, except in Free-Adv, whose own paper trains on adversarial images alone, and in
