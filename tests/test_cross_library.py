@@ -9,22 +9,11 @@ from tests.cross_library import MODELS, PAIRS, VARIANTS, Row, compare
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the other library's, called as it is
 PGD = PAIRS[0]
-DEAR = ("square", "cw-l2")  # one to two minutes a model: one of the three in CI
 
 
-@pytest.mark.parametrize(
-    ("pair", "name"),
-    [
-        pytest.param(
-            pair,
-            name,
-            marks=pytest.mark.long if pair.attack in DEAR and name != "pgd_at" else pytest.mark.slow,
-            id=f"{pair.attack}-{name}",
-        )
-        for pair in PAIRS
-        for name in MODELS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.attack)
 def test_two_libraries_agree_within_noise(pair, name):
     row = compare(pair, name)
     assert row.agrees, str(row)

@@ -14,7 +14,7 @@ from tests.patients import PATIENTS
 QUICKEST = ("logits_times_1000",)
 SLOW = (
     "plain", "stateful", "softmax_appended", "quantised_input", "pgd_at", "sleeper", "quantised_logits", "bit_depth", "jpeg", "gradient_clipped", "ripple", "detached_fgsm_purifier",
-    "uniform_noise", "detector", "expects_255",
+    "anti_adversary", "uniform_noise", "detector", "expects_255",
 )  # fmt: skip
 ILL = ("last_iterate", "foreign_gradient")
 BROKEN = (

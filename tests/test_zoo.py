@@ -88,4 +88,5 @@ def test_a_checkpoint_is_rebuilt_by_the_command_of_its_manifest(name, dataset, f
         assert ours.keys() == theirs.keys()
         assert all(abs(ours[key] - theirs[key]) <= 0.05 for key in ours), (ours, theirs)
     if "robust_overfitting" in one:
+        assert other["grey"][-1]["network_pgd_20"] < 0.1
         assert other["robust_overfitting"]["falls_to_others"] is one["robust_overfitting"]["falls_to_others"]
