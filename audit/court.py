@@ -1,8 +1,8 @@
 """What becomes of an attack's images: each is fixed first, then judged on draws that no attack saw.
 
 An attack leaves up to three images behind for each clean one: the image that it returned, the first one that fooled
-the model it saw, and the one with the lowest margin there. One stream of draws chooses the worst of them, another
-scores the chosen one. A deterministic defense answers the same on both, so it is asked once.
+the model it saw, and the one with the lowest margin there. One stream of draws chooses the worst of them, another, by
+which the clean images are judged too, scores the chosen one. A deterministic defense answers the same on both, so it is asked once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,34 @@ RETURNED, FIRST, LOWEST = "returned", "first", "lowest"
 
 
 @dataclass(frozen=True)
+class Bench:
+    """The scoring draws of a shard: the same for its clean images and for whatever an attack made of them.
+
+    Randomness is drawn for a batch, so the images of an attack are judged in the places of their clean ones, which keep
+    theirs where the attack was not asked. oracle: at the start of its draws; x, y: the shard's clean images and labels;
+    seats: where in the shard the attacked images sit, int64 (m,).
+    """
+
+    oracle: Oracle
+    x: Tensor
+    y: Tensor
+    seats: Tensor
+
+    def p_correct(self, images: Tensor) -> Tensor:
+        """P(correct) of images (m, c, h, w) in those seats: float32 (m,), NaN where a logit was no number."""
+        shard = self.x.clone()
+        shard[self.seats] = images
+        return self.oracle.judge(shard, self.y, strict=False).p_correct[self.seats]
+
+
+@dataclass(frozen=True)
 class Court:
     """select: chooses among candidates; score: None for a deterministic defense, else fresh draws for the figure;
     bare: judges by the bare network, where the attack saw only that.
     """
 
     select: Oracle
-    score: Oracle | None = None
+    score: Bench | None = None
     bare: Oracle | None = None
 
     def fooled(self, images: Tensor, y: Tensor) -> Tensor:
@@ -43,7 +64,7 @@ class Court:
 
     def final(self, images: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
         """P(correct) of fixed images by draws that chose nothing: float32 (n,). `chosen`: what selection gave."""
-        return chosen if self.score is None or not len(y) else self.score.judge(images, y, strict=False).p_correct
+        return chosen if self.score is None or not len(y) else self.score.p_correct(images)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from adapters.probe import Probe
 from audit.attempt import Returned, adapted, call, insist
 from audit.budget import Budget
 from audit.cascade import held, left_by
-from audit.court import DONE, Court, judge_attack, keep_worst
+from audit.court import DONE, Bench, Court, judge_attack, keep_worst
 from audit.gates import bare_network
 from audit.ledger import Arrays, Ledger
 from audit.oracle import Oracle
@@ -143,20 +143,28 @@ class LocalEngine:
         seed = derive_seed(self.plan.seed, "oracle", unit.name, stream)
         return Oracle(model or self.target.model, batch_size=self.plan.shard_size, seed=seed, draws=draws)
 
-    def _court(self, unit: Unit, step: Step | None) -> Court:
+    def _bench(self, unit: Unit, rows: NDArray[np.int64]) -> Bench:
+        """The draws that score a shard depend on nothing else, so that all its units have the same."""
+        shard = self.plan.rows(unit.shard)
+        seed = derive_seed(self.plan.seed, "oracle", "score", unit.shard)
+        oracle = Oracle(self.target.model, batch_size=self.plan.shard_size, seed=seed, draws=self.plan.draws)
+        x, y = (images[shard.start : shard.stop] for images in (self.target.x, self.target.y))
+        return Bench(oracle, x, y, torch.from_numpy(rows - shard.start).to(x.device))
+
+    def _court(self, unit: Unit, step: Step | None, rows: NDArray[np.int64]) -> Court:
         random = self.plan.draws > 1
         bare = self.bare if step is None or step.transfers else None
         return Court(
             self._oracle(unit, "select", SELECTION_DRAWS if random else 1),
-            self._oracle(unit, "score", self.plan.draws) if random else None,
+            self._bench(unit, rows) if random else None,
             None if bare is None else self._oracle(unit, "bare", 1, bare),
         )
 
     def _clean(self, unit: Unit) -> tuple[Arrays, dict[str, Any]]:
         rows = np.asarray(self.plan.rows(unit.shard), dtype=np.int64)
-        x, y, court = self.target.x[rows], self.target.y[rows], self._court(unit, None)
+        x, y, court = self.target.x[rows], self.target.y[rows], self._court(unit, None, rows)
         judged = court.select.judge(x, y)
-        scored = judged if court.score is None else court.score.judge(x, y)
+        scored = judged if court.score is None else court.score.oracle.judge(x, y)
         bare = scored if court.bare is None else court.bare.judge(x, y)
         return {
             "ids": rows,
@@ -175,7 +183,7 @@ class LocalEngine:
         threat = self.plan.threat if step.eps is None else ThreatModel(self.plan.threat.norm, step.eps)
         seed = derive_seed(self.plan.seed, step.name, unit.shard)
         x, y = self.target.x[rows], self.target.y[rows]
-        court = self._court(unit, step)
+        court = self._court(unit, step, rows)
         seen, refused = adapted(self.target.model, step)
         probe = Probe(
             seen, x, y, threat,

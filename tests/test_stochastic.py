@@ -92,13 +92,33 @@ def test_each_image_has_its_own_share(tmp_path):
 
 
 def test_choosing_the_worst_of_many_images_does_not_lower_the_figure(tmp_path):
-    """Eight attacks that do nothing: a minimum over noisy shares would fall far below the clean accuracy."""
+    """Eight attacks that do nothing: a minimum over the shares that choose falls far below the clean accuracy."""
     steps = tuple(Step(f"idle-{i}", "idle", "adaptive", "all", (EOT,)) for i in range(8))
     _, target, results = audited(tmp_path, *steps)
     exact = closed_form(target.x.flatten().numpy()).mean()
     assert abs(results.p_worst.mean() - exact) < 5 * 0.5 / (N * DRAWS) ** 0.5
-    naive = np.minimum.reduce([r.p_own for r in results.steps]).mean()
+    naive = np.minimum.reduce([r.views["returned"] for r in results.steps]).mean()
     assert naive < exact - 0.05
+
+
+def test_clean_and_attacked_images_are_scored_on_the_same_draws(tmp_path):
+    """An attack that does nothing leaves the clean figure to the last draw, of every image or of those few it was asked."""
+    idle = Step("idle", "idle", "adaptive", "all", (EOT,))
+    few = Step("few", "idle", "adaptive", "all", (EOT,), limit=7)
+    _, _, results = audited(tmp_path, idle, few)
+    assert results.named("few")[0].attacked.sum() == 7
+    for found in (results.p_worst, *(r.p_own for r in results.steps)):
+        assert np.array_equal(found, results.p_clean)
+    assert ((results.p_clean > 0) & (results.p_clean < 1)).any()
+    selected = results.named("idle")[0].views["returned"]
+    assert not np.array_equal(selected, results.p_clean)  # what chooses the image are other draws
+
+
+def test_no_image_that_noise_alone_keeps_is_lost_on_the_same_draws(tmp_path):
+    """One draw after the other: an image that is moved to the line is right on no draw on which its clean one was wrong."""
+    _, _, results = audited(tmp_path, Step("e2e", "good", "adaptive", "all", (EOT,)))
+    assert (results.p_worst <= results.p_clean).all()
+    assert (results.p_worst < results.p_clean).mean() > 0.5
 
 
 def test_the_rows_of_each_route(tmp_path):
