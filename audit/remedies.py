@@ -17,7 +17,7 @@ from audit.evidence import Evidence
 from audit.filled import enough
 from audit.plan import Plan
 from audit.results import Results
-from audit.rules import DRAWS
+from audit.rules import DRAWS, three_rows
 from audit.suites import SUITES
 from audit.types import AdapterSpec, Diagnosis, Round, Step
 
@@ -69,7 +69,8 @@ def next_round(results: Results, *, early: bool = False) -> Round | None:
     if not steps:
         return None
     found = tuple(reasons.values()) or (CONVERGED,)
-    return Round(len(plan.rounds) + 1, found, tuple(reasons), tuple(steps.values()), early)
+    added = three_rows(steps.values(), plan.steps) if evidence.staged else tuple(steps.values())
+    return Round(len(plan.rounds) + 1, found, tuple(reasons), added, early)
 
 
 def _ready(results: Results) -> bool:

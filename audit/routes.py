@@ -26,7 +26,8 @@ class Routes:
     first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the one of lowest margin
     there, queried or returned. alone: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
     says that it attacked only what earlier steps had left. end_to_end: the same with the three images by transfer beside
-    its own, the worst of them as `Results.worst_of` has it.
+    its own, the worst of them as `Results.worst_of` has it. cascade: the figures on the bare network and by transfer are
+    likewise those of an attack on what the transfers before it had left of the bare network, and of these together.
     """
 
     attack: str
@@ -38,6 +39,7 @@ class Routes:
     end_to_end: Estimate | None
     step: str | None
     cumulative: bool
+    cascade: bool
 
 
 def routes(results: Results) -> tuple[Routes, ...]:
@@ -82,6 +84,7 @@ def _family(results: Results, grey: StepResult) -> Routes:
     return Routes(
         grey.step.name, views["base"], views["returned"], views["first"], views["lowest"], _figure(results, seen),
         _figure(results, both), None if whole is None else whole.step.name, whole is not None and not every,
+        bool(grey.step.after),
     )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 A defense with a test-time part is attacked along two routes. *By transfer*: images are made against the bare network
 and then judged by the whole defense; that is how the papers measure, so the claimed steps take it. *End to end*: the
 attack sees the whole defense, through BPDA where a part has no useful gradient, and through EOT where it is random.
-The suites that carry AutoAttack's name run its parts end to end and nothing beside them, so that their figure is
-AutoAttack's; images by transfer and unrolling, without which no such defense is upheld, are for the other suites.
+Every attack that goes end to end also goes by transfer, so that each family has its three rows (`audit.routes`).
+The suites that carry AutoAttack's name run its parts end to end first, so that what these leave is AutoAttack's figure,
+and then the same parts by transfer; unrolling, without which no blind defense is upheld, is for the other suites.
 """
 
 from __future__ import annotations
@@ -85,7 +86,36 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
     extra = (*_transfers(), *_unrolled(nature)) if nature.staged and not named else ()
     late = next((i for i, step in enumerate(whole) if step.late), len(whole))
-    return (*as_claimed, *_again(claimed, nature), *extra, *whole[:late], *_targeted(claimed, nature), *whole[late:])
+    fitted = (*as_claimed, *_again(claimed, nature), *extra, *whole[:late], *_targeted(claimed, nature), *whole[late:])
+    if not nature.staged:
+        return fitted
+    return (*fitted, *(s for s in three_rows(fitted) if s.transfers)) if named else three_rows(fitted)
+
+
+def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step, ...]:
+    """The steps, and behind the first of each attack that no step takes by transfer, here or `before`, one that does.
+
+    It reaches as far as the step it goes with: all images, or those that no image by transfer has taken from the bare
+    network so far, and then its figures count these, too. The averaging of draws and BPDA are left out, of which the bare
+    network has no need, and with them the attacks that do nothing else; images of a surrogate see neither network.
+    """
+    steps, before = tuple(steps), tuple(before)
+    known = {step.attack for step in (*before, *steps) if step.transfers} | {*AVERAGING, "transfer"}
+    ran = [step.name for step in before if step.transfers and step.scope == "all"]
+    found: list[Step] = []
+    for step in steps:
+        found.append(step)
+        if step.transfers and step.scope == "all":
+            ran.append(step.name)
+        if step.attack in known or step.scope in ("control", "trial"):
+            continue
+        known.add(step.attack)
+        own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
+        after = tuple(ran) if step.scope == "survivors" else ()
+        beside = replace(step, name=f"transfer-{step.name}", scope="all", adapters=own, after=after)
+        found.append(_by_transfer(beside))
+        ran.append(beside.name)
+    return tuple(found)
 
 
 def _with_eot_pgd(steps: tuple[Step, ...], nature: Nature) -> tuple[Step, ...]:

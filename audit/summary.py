@@ -200,7 +200,8 @@ class Audit:
 def _route(family: Routes) -> dict[str, Any]:
     names = ("bare", "transfer", "first", "lowest", "alone", "end_to_end")
     figures = {name: _estimate(getattr(family, name)) for name in names}
-    return {"attack": family.attack, **figures, "step": family.step, "cumulative": family.cumulative}
+    kind = {"cumulative": family.cumulative, "cascade": family.cascade}
+    return {"attack": family.attack, **figures, "step": family.step, **kind}
 
 
 def _round(found: Round) -> dict[str, Any]:

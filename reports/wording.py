@@ -24,6 +24,7 @@ ROUTES = (
     ("bare", "bare network"), ("transfer", "by transfer"), ("first", "first success"), ("lowest", "lowest margin"),
     ("end_to_end", "end to end"),
 )  # fmt: skip
+STAR = " *"
 REFUSED = "refused: no attack saw the whole defense"
 
 
@@ -35,7 +36,7 @@ def route_cells(family: Mapping[str, Any]) -> list[str]:
     cells = []
     for name, _ in ROUTES:
         figure = family[name]
-        mark = _mark(family) + _by_itself(family) if name == "end_to_end" else ""
+        mark = _mark(family) + _by_itself(family) if name == "end_to_end" else STAR if family["cascade"] else ""
         low, high = figure["interval"] or (0, 0)
         absent = "not run" if name == "end_to_end" else ""
         cells.append(
@@ -52,8 +53,9 @@ def _by_itself(family: Mapping[str, Any]) -> str:
 def _mark(family: Mapping[str, Any]) -> str:
     """A star where only survivors were attacked, a dagger where the attack ran end to end with other parameters."""
     if family["cumulative"]:
-        return " *"
-    return "" if family["step"] in (None, f"e2e-{family['attack']}") else " †"
+        return STAR
+    own = (None, f"e2e-{family['attack']}", family["attack"].removeprefix("transfer-"))
+    return "" if family["step"] in own else " †"
 
 
 def routes_note(data: Mapping[str, Any]) -> str:
@@ -69,7 +71,9 @@ def routes_note(data: Mapping[str, Any]) -> str:
         f"attack saw the whole defense; who sees the whole can try the images by transfer, too, so {counts}."
     )
     marks = {_mark(family): family["step"] for family in data["routes"]}
-    starred = " * counts what this attack and all before it leave." if " *" in marks else ""
+    starred = " * counts what this attack and all before it leave." if STAR in marks else ""
+    if any(family["cascade"] for family in data["routes"]):
+        starred += " On the bare network and by transfer, * is what this attack and the transfers before it leave."
     other = f" † the same attack with the parameters of {marks[' †']}." if " †" in marks else ""
     absent = any(family["end_to_end"]["accuracy"] is None for family in data["routes"])
     unrun = " Not run: this suite has no step of that attack that sees the whole defense." if absent else ""

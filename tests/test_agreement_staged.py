@@ -30,9 +30,13 @@ def deployed(defense: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return model, torch.from_numpy(data.x), torch.from_numpy(data.y)
 
 
-def apgd_of_the_library(model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, version: str) -> torch.Tensor:
+def by_the_library(model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, version: str) -> torch.Tensor:
+    """Its images: of "rand" both parts, 20 draws a step, the second on what one draw says the first has left; of "standard" APGD-CE."""
     library = pyautoattack.AutoAttack(model, eps=eps, norm="Linf", seed=0, version=version, device="cpu")
-    library.attacks_to_run = ["apgd-ce"]
+    if version == "rand":
+        assert (library.attacks_to_run, library.apgd.eot_iter) == (["apgd-ce", "apgd-dlr"], 20)
+    else:
+        library.attacks_to_run = ["apgd-ce"]
     torch.manual_seed(0)
     return library.run_standard_evaluation(x, y, batch_size=N)[0]
 
@@ -49,7 +53,7 @@ def higher(ours: np.ndarray, theirs: np.ndarray, draws: int = 1) -> float:
 def test_tpap_is_no_stronger_than_straight_through_apgd_finds(tmp_path):
     model, x, y = deployed("tpap")
     eps = 0.2
-    theirs = p_correct(model, apgd_of_the_library(Bpda(model), x, y, eps, "standard"), y)
+    theirs = p_correct(model, by_the_library(Bpda(model), x, y, eps, "standard"), y)
     found = audit.run("tpap", suite="quick", n=N, eps=eps, out=tmp_path / "run")
     ours = found.results.p_worst
     assert ours.mean() <= theirs.mean()  # nothing is random here
@@ -60,11 +64,10 @@ def test_tpap_is_no_stronger_than_straight_through_apgd_finds(tmp_path):
 
 
 def test_co_noise_is_no_stronger_than_autoattack_for_random_defenses_finds(tmp_path):
-    """The library's APGD-CE alone; its other attack leaves more (docs/papers/catastrophic_overfitting.md)."""
     model, x, y = deployed("co_noise")
     eps, draws = 0.3, 97
     # Images fixed, then fresh draws: the library's own count is of one draw.
-    theirs = p_correct(model, apgd_of_the_library(model, x, y, eps, "rand"), y, draws)
+    theirs = p_correct(model, by_the_library(model, x, y, eps, "rand"), y, draws)
     found = audit.run("co_noise", suite="quick", n=N, eps=eps, out=tmp_path / "run")
     ours = found.results.p_worst
     assert found.results.plan.draws == draws
@@ -79,7 +82,7 @@ def test_co_noise_is_no_stronger_than_autoattack_for_random_defenses_finds(tmp_p
 def test_sim_adv_is_no_stronger_than_apgd_finds(tmp_path):
     model, x, y = deployed("sim_adv")
     eps = 0.2
-    theirs = p_correct(model, apgd_of_the_library(model, x, y, eps, "standard"), y)
+    theirs = p_correct(model, by_the_library(model, x, y, eps, "standard"), y)
     found = audit.run("sim_adv", suite="quick", n=N, eps=eps, out=tmp_path / "run")
     assert found.results.p_worst.mean() <= theirs.mean()
     assert higher(p_correct(model, x, y), theirs) < NOISE

@@ -155,6 +155,7 @@ def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
         "alone": found,
         "end_to_end": found,
         "cumulative": False,
+        "cascade": False,
     }
     own = rows | {"attack": "pgd-20", "step": "e2e-pgd-20"}
     longer = rows | {"attack": "pgd-100", "step": "e2e-pgd-20"}
@@ -164,13 +165,24 @@ def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
     assert routes_note(of(own, longer)).endswith("† the same attack with the parameters of e2e-pgd-20.")
 
 
+def test_figures_of_a_cascade_are_starred_on_each_route():
+    found = {"accuracy": 0.19, "interval": [0.13, 0.25]}
+    names = ("bare", "transfer", "first", "lowest", "alone", "end_to_end")
+    family = {"attack": "transfer-square", "step": "square", "cumulative": True, "cascade": True, **dict.fromkeys(names, found)}  # fmt: skip
+    assert route_cells(family) == ["19.0% [13.0%, 25.0%] *"] * 5
+    assert "* is what this attack and the transfers before it leave" in routes_note(of(family))
+    alone = family | {"cumulative": False, "cascade": False}
+    assert route_cells(alone) == ["19.0% [13.0%, 25.0%]"] * 5
+    assert "*" not in routes_note(of(alone))
+
+
 def of(*families, clean=0.9, draws=1):
     return {"routes": families, "clean": {"accuracy": clean}, "draws": draws}
 
 
 def test_what_looks_strange_in_the_routes_is_explained_where_it_stands():
     nothing, found = {"accuracy": None, "interval": None}, {"accuracy": 0.8, "interval": [0.7, 0.9]}
-    family = {"attack": "apgd", "bare": found, "transfer": found, "first": found, "lowest": found, "alone": nothing, "end_to_end": nothing, "cumulative": False, "step": None}  # fmt: skip
+    family = {"attack": "apgd", "bare": found, "transfer": found, "first": found, "lowest": found, "alone": nothing, "end_to_end": nothing, "cumulative": False, "cascade": False, "step": None}  # fmt: skip
     assert route_cells(family)[-1] == "not run"
     note = routes_note(of(family, clean=0.79, draws=97))
     assert "Not run: this suite has no step" in note
@@ -185,7 +197,7 @@ def test_what_looks_strange_in_the_routes_is_explained_where_it_stands():
 
 def test_what_the_attack_alone_leaves_is_said_where_images_by_transfer_lowered_the_row():
     found, higher = {"accuracy": 0.1, "interval": [0.05, 0.2]}, {"accuracy": 0.3, "interval": [0.2, 0.4]}
-    family = {"attack": "fgsm", "step": "e2e-fgsm", "cumulative": False, **dict.fromkeys(("bare", "transfer", "first", "lowest", "end_to_end"), found)}  # fmt: skip
+    family = {"attack": "fgsm", "step": "e2e-fgsm", "cumulative": False, "cascade": False, **dict.fromkeys(("bare", "transfer", "first", "lowest", "end_to_end"), found)}  # fmt: skip
     assert route_cells(family | {"alone": higher})[-1] == "10.0% [5.0%, 20.0%] (30.0% by its own images)"
     assert route_cells(family | {"alone": found})[-1] == "10.0% [5.0%, 20.0%]"
 

@@ -84,7 +84,7 @@ def test_every_step_of_a_suite_is_run_or_said_to_be_left_out(suite, nature):
 
 def test_a_purifier_gets_the_whole_of_autoattack_and_noise_what_it_can_bear():
     steps = SUITES["standard"].steps
-    whole = [s for s in fit(steps, PURIFIER) if s.suite == "standard"]
+    whole = [s for s in fit(steps, PURIFIER) if not s.transfers]
     assert [s.name for s in whole] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert "n_queries" not in whole[-1].params
     assert omitted(steps, NOISE) == [
@@ -93,12 +93,56 @@ def test_a_purifier_gets_the_whole_of_autoattack_and_noise_what_it_can_bear():
     assert "step fab-t is left out: too dear through a purifier" in omitted(ADAPTIVE, PURIFIER)
 
 
-def test_who_types_autoattack_gets_its_parts_end_to_end_and_nothing_beside_them():
+def test_who_types_autoattack_gets_its_parts_end_to_end_before_anything_else():
+    """So what its last part leaves is AutoAttack's figure; behind them come the same parts by transfer, nothing more."""
     for suite in ("standard", "plus", "rand"):
         for nature in (PURIFIER, NOISE, replace(NOISE, blind=True)):
-            fitted = fit(SUITES[suite].steps, nature)
+            steps = SUITES[suite].steps
+            fitted, left_out = fit(steps, nature), len(omitted(steps, replace(nature, unrolls=True)))
             assert {s.suite for s in fitted} == {suite}
-            assert not any(s.transfers or "unroll" in adapters(s) for s in fitted)
+            assert not any("unroll" in adapters(s) for s in fitted)
+            own = [s for s in fitted if not s.transfers]
+            assert len(own) == len(steps) - left_out
+            assert list(fitted[: len(own)]) == own
+            assert [s.name for s in fitted[len(own) :]] == [f"transfer-{s.name}" for s in own]
+
+
+STAGED = [PURIFIER, NOISE, Nature(staged=True), replace(NOISE, blind=True)]
+
+
+@pytest.mark.parametrize("nature", STAGED)
+@pytest.mark.parametrize("defense", ["tpap", "co_noise", "undefended"])
+@pytest.mark.parametrize("suite", sorted(set(SUITES) - {"claimed"}))
+def test_each_family_that_goes_end_to_end_goes_by_transfer_too(suite, defense, nature):
+    fitted = fit(steps_for(suite, defense), nature)
+    counted = [s for s in fitted if s.scope != "control"]
+    whole = {s.attack for s in counted if not s.transfers} - {"transfer", "eot-pgd"}
+    grey = [s for s in counted if s.transfers]
+    assert whole <= {s.attack for s in grey}
+    assert all(s.scope == "all" for s in grey)  # else it has no row
+    assert not any({"bpda", "eot", "unroll"} & set(adapters(s)) for s in grey)
+    late = [s.late for s in fitted]
+    assert late == sorted(late) or suite not in ("quick", "adaptive", "diagnose")
+    for step in grey:
+        places = [s.name for s in fitted]
+        assert all(places.index(name) < places.index(step.name) for name in step.after)
+
+
+def test_what_takes_survivors_end_to_end_takes_those_of_the_bare_network_by_transfer():
+    fitted = {s.name: s for s in fit(steps_for("adaptive", "co_noise"), NOISE)}
+    beside = fitted["transfer-rescaled-ce"]
+    assert (adapters(beside), beside.attack) == (["base", "rescale"], "apgd-ce")
+    assert beside.after == ("fgsm", "pgd-50", "claimed-apgd-t", "transfer-margin")
+    square, short = fitted["transfer-square"], fitted["transfer-random-search"]
+    assert square.params == fitted["square"].params
+    assert square.after == (*beside.after, "transfer-rescaled-ce", "transfer-apgd-dlr", "transfer-random-search")
+    assert (short.limit, square.late) == (100, True)
+    whole = {s.name: s for s in fit(SUITES["full"].steps, PURIFIER)}
+    assert whole["mi-fgsm"].scope == "all"
+    assert whole["transfer-mi-fgsm"].after == ()  # all images, as the step it goes with
+    assert "transfer-eot-pgd" not in {
+        s.name for s in fit(SUITES["full"].steps, NOISE)
+    }  # PGD, on a network without draws
 
 
 def test_the_later_parts_of_a_claimed_autoattack_are_not_repeated_end_to_end():
@@ -151,7 +195,7 @@ def test_randomness_without_a_bare_network_is_averaged_everywhere():
 
 @pytest.mark.parametrize("nature", [PLAIN, PURIFIER, NOISE, Nature(stochastic=True)])
 def test_rand_averages_once_over_its_own_20_draws(nature):
-    fitted = [s for s in fit(SUITES["rand"].steps, nature) if s.suite == "rand"]
+    fitted = [s for s in fit(SUITES["rand"].steps, nature) if not s.transfers]
     assert [s.name for s in fitted] == ["apgd-ce", "apgd-dlr"]
     for step in fitted:
         assert [a.params["k"] for a in step.adapters if a.name == "eot"] == [20]
