@@ -24,6 +24,7 @@ AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
 DEAREST = ("cw-l0", "zoo", "boundary", "hopskipjump")  # tens of thousands of passes an image
 LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
 SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
+ENDS_WITH_SUCCESS = ("square", "random-search")  # so of a network that falls to gradients they ask little
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
 AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and no more
@@ -95,9 +96,10 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
 def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step, ...]:
     """The steps, and behind the first of each attack that no step takes by transfer, here or `before`, one that does.
 
-    It reaches as far as the step it goes with: all images, or those that no image by transfer has taken from the bare
-    network so far, and then its figures count these, too. The averaging of draws and BPDA are left out, of which the bare
-    network has no need, and with them the attacks that do nothing else; images of a surrogate see neither network.
+    It takes all images, so that its figures are its own; but where it is one of AutoAttack's parts, takes a few images
+    end to end, or asks thousands of queries of each, it takes what no image by transfer has taken from the bare network
+    so far, and its figures count these, too. The averaging of draws and BPDA are left out, of which the bare network has
+    no need, and with them the attacks that do nothing else; images of a surrogate see neither network.
     """
     steps, before = tuple(steps), tuple(before)
     known = {step.attack for step in (*before, *steps) if step.transfers} | {*AVERAGING, "transfer"}
@@ -111,8 +113,9 @@ def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step
             continue
         known.add(step.attack)
         own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
-        after = tuple(ran) if step.scope == "survivors" else ()
-        beside = replace(step, name=f"transfer-{step.name}", scope="all", adapters=own, after=after)
+        after = tuple(ran) if _spared(step) else ()
+        limit = step.limit if after else None
+        beside = replace(step, name=f"transfer-{step.name}", scope="all", adapters=own, after=after, limit=limit)
         found.append(_by_transfer(beside))
         ran.append(beside.name)
     return tuple(found)
@@ -122,6 +125,14 @@ def _with_eot_pgd(steps: tuple[Step, ...], nature: Nature) -> tuple[Step, ...]:
     """Suite full's steps of a random defense: EOT-PGD comes before what attacks survivors. Of a plain one it is PGD."""
     first = next((i for i, s in enumerate(steps) if s.suite == "full" and s.scope == "survivors"), None)
     return steps if first is None or not nature.stochastic else (*steps[:first], EOT_PGD, *steps[first:])
+
+
+def _spared(step: Step) -> bool:
+    """Is a step by transfer kept from the images that others have taken from the bare network?"""
+    if step.attack in ENDS_WITH_SUCCESS:
+        return step.suite in AUTOATTACK_SUITES
+    few = step.limit is not None or step.suite in AUTOATTACK_SUITES or step.attack in SCORES
+    return few and step.scope == "survivors"
 
 
 def answered(steps: Iterable[Step], answers: str) -> tuple[Step, ...]:

@@ -1,7 +1,8 @@
 """Attacks to train against, as parts of a recipe: Batch -> images (b, c, h, w) in [0,1], at most eps from batch.x.
 
 They are local and small because defenses import no attack library; measurements use the registry's attacks.
-All maximise cross-entropy, take no gradient with respect to the weights, and return detached images.
+All but Carlini and Wagner's, which looks for the nearest image wherever it lies, maximise cross-entropy in that ball. None
+takes a gradient with respect to the weights, and all return detached images.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from audit.margins import margin_loss
 from defenses.recipes import Batch, Loss
 
 SUMMED: Loss = partial(F.cross_entropy, reduction="sum")
@@ -54,6 +56,29 @@ def ascend(batch: Batch, start: Tensor, eps: float, step: float, steps: int) -> 
     for _ in range(steps):
         x = within(x + step * input_gradient(batch.network, x, batch.y).sign(), batch.x, eps)
     return x.detach()
+
+
+def nearest_other(network: nn.Module, x: Tensor, y: Tensor, c: float, steps: int, lr: float) -> Tensor:
+    """Carlini and Wagner's L2 attack with one constant, untargeted: images (b, c, h, w) that are not classified as y (b,).
+
+    Adam minimises |x' - x|^2 + c * max(z_y - max of the others, 0) over x' = (tanh w + 1) / 2; of each image the nearest
+    x' that the network does not classify as y is kept, and the image itself where there is none. Detached.
+    """
+    x = x.detach()
+    edge = 1 - torch.finfo(x.dtype).eps  # atanh is infinite at the box
+    w = torch.atanh((2 * x - 1).clamp(-edge, edge)).requires_grad_()
+    optimizer = torch.optim.Adam([w], lr=lr)
+    best, nearest = x.clone(), torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
+    for _ in range(steps):
+        with torch.enable_grad():
+            candidate = (w.tanh() + 1) / 2
+            logits = network(candidate)
+            away = (candidate - x).square().flatten(1).sum(1)
+            (w.grad,) = torch.autograd.grad((away + c * F.relu(-margin_loss(logits, y))).sum(), w)
+        better = (logits.argmax(1) != y) & (away < nearest)
+        best[better], nearest[better] = candidate.detach()[better], away.detach()[better]
+        optimizer.step()
+    return best
 
 
 @dataclass(frozen=True)
@@ -118,3 +143,18 @@ class Madry:
 
     def __call__(self, batch: Batch) -> Tensor:
         return ascend(batch, random_start(batch, self.eps), self.eps, self.eps / self.n1, self.n2)
+
+
+@dataclass(frozen=True)
+class CW:
+    """Carlini and Wagner's L2 attack on the true label; see `nearest_other` (Carlini and Wagner 2017; TPAP, Table 7).
+
+    Its images have no radius. c, steps and lr are the usual defaults of libraries.
+    """
+
+    c: float = 1.0
+    steps: int = 50
+    lr: float = 0.01
+
+    def __call__(self, batch: Batch) -> Tensor:
+        return nearest_other(batch.network, batch.x, batch.y, self.c, self.steps, self.lr)

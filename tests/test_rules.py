@@ -128,21 +128,24 @@ def test_each_family_that_goes_end_to_end_goes_by_transfer_too(suite, defense, n
         assert all(places.index(name) < places.index(step.name) for name in step.after)
 
 
-def test_what_takes_survivors_end_to_end_takes_those_of_the_bare_network_by_transfer():
+def test_images_by_transfer_are_all_but_for_what_is_dear():
     fitted = {s.name: s for s in fit(steps_for("adaptive", "co_noise"), NOISE)}
     beside = fitted["transfer-rescaled-ce"]
-    assert (adapters(beside), beside.attack) == (["base", "rescale"], "apgd-ce")
-    assert beside.after == ("fgsm", "pgd-50", "claimed-apgd-t", "transfer-margin")
-    square, short = fitted["transfer-square"], fitted["transfer-random-search"]
-    assert square.params == fitted["square"].params
-    assert square.after == (*beside.after, "transfer-rescaled-ce", "transfer-apgd-dlr", "transfer-random-search")
-    assert (short.limit, square.late) == (100, True)
+    assert (adapters(beside), beside.attack, beside.after) == (["base", "rescale"], "apgd-ce", ())
+    square, points = fitted["transfer-square"], fitted["transfer-random-search"]
+    assert (square.params, square.late) == (fitted["square"].params, True)
+    assert (points.limit, fitted["random-search"].limit) == (None, 100)
+    assert square.after == points.after == ()
     whole = {s.name: s for s in fit(SUITES["full"].steps, PURIFIER)}
-    assert whole["mi-fgsm"].scope == "all"
-    assert whole["transfer-mi-fgsm"].after == ()  # all images, as the step it goes with
+    assert whole["transfer-mi-fgsm"].after == whole["transfer-fwa"].after == ()
+    assert (whole["transfer-spsa"].limit, whole["spsa"].limit) == (50, 50)
+    every = [s.name for s in whole.values() if s.transfers]
+    assert whole["transfer-spsa"].after == tuple(every[: every.index("transfer-spsa")])
     assert "transfer-eot-pgd" not in {
         s.name for s in fit(SUITES["full"].steps, NOISE)
     }  # PGD, on a network without draws
+    parts = [s for s in fit(SUITES["standard"].steps, PURIFIER) if s.transfers]
+    assert [len(s.after) for s in parts] == [0, 1, 2, 3]
 
 
 def test_the_later_parts_of_a_claimed_autoattack_are_not_repeated_end_to_end():

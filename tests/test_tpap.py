@@ -15,8 +15,10 @@ from audit.claims import own_claims
 from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput, BadWeights
 from audit.linear import Linear, linear_problem
+from defenses.adversaries import CW
 from defenses.networks import MiddleCNN
 from defenses.overfitting import accuracy, overfitting_probe, perturbed
+from defenses.recipes import Batch
 from defenses.staged import Staged
 from defenses.tpap import RECIPES, TPAP
 from defenses.tpap.overfitting import measured_overfitting, robust_overfitting
@@ -142,6 +144,19 @@ def test_cw_changes_the_prediction_at_a_small_distance():
     assert (ratio <= 1.5).all()  # it follows one class, the nearest boundary may be another
 
 
+def test_training_with_cw_sees_the_nearest_image_that_is_not_the_true_class():
+    model, x, y = linear_problem(0)
+    wrong = torch.arange(len(x)) % 2 == 0  # these the model gets wrong from the start: nothing is to be done
+    y = torch.where(wrong, (y + 1) % 3, y)
+    found = CW(steps=300, lr=1e-3)(Batch(model, x, y, torch.arange(len(x)), 0, 0, 0, {}, x))
+    assert (model(found).argmax(1) != y).all()
+    far = (found - x).flatten(1).norm(dim=1)
+    assert (far[wrong] < 1e-5).all()
+    assert (far[~wrong] > 0.9 * model.distance(x, y, "L2")[~wrong]).all()
+    assert not found.requires_grad
+    assert RECIPES["paper-cw"].adversary == CW()
+
+
 def test_the_manifest_chooses_the_purification():
     network = TinyCNN()
     x, _ = images(network)
@@ -185,7 +200,11 @@ def test_robust_overfitting_is_measured_on_training_and_test_images():
     assert not measured_overfitting(model, narrow, (x, y), (x, y))["falls_to_others"]
     assert not measured_overfitting(model, wide, (x, y), (x, wrong))["generalises"]
     assert not measured_overfitting(model, wide, (x, wrong), (x, y))["fits_its_attack"]
-    for name, others in (("small", {"train_bim_10", "train_pgd_20"}), ("paper-pgd-10", {"train_fgsm"})):
+    for name, others in (
+        ("small", {"train_bim_10", "train_pgd_20"}),
+        ("paper-pgd-10", {"train_fgsm"}),
+        ("paper-cw", {"train_fgsm", "train_bim_10", "train_pgd_20"}),
+    ):
         found = measured_overfitting(model, RECIPES[name], (x, y), (x, y))  # another length of its own is no other
         assert {key for key in found if key.startswith("train_")} - {"train_known"} == others
     assert measured_overfitting(model, replace(wide, adversary=None), (x, y), (x, y)) == {}

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from audit.errors import BadInput, BadWeights
-from audit.margins import margin_loss
-from defenses.adversaries import input_gradient, prediction_gradient, within
+from defenses.adversaries import input_gradient, nearest_other, prediction_gradient, within
 from defenses.inference import OFF, Variants, pixels, positive, whole
 from defenses.staged import Asking, Staged
 
@@ -94,9 +93,9 @@ class UnrolledPurifier(nn.Module):
 class CWPurifier(Asking):
     """Carlini and Wagner's L2 attack on the network's own prediction, in place of FGSM (see `purified_by`).
 
-    Adam minimises |x' - x|^2 + c * max(z_label - max of the others, 0) over x' = (tanh w + 1) / 2; of each image the
-    nearest x' that the network predicts otherwise is kept, and the image itself where there is none. c, steps and lr
-    are the usual defaults of libraries (1, 50, 0.01); the paper states none. Deterministic; the result is detached.
+    The map is `defenses.adversaries.nearest_other`: the nearest image found that the network predicts otherwise, and the
+    image itself where there is none. c, steps and lr are the usual defaults of libraries (1, 50, 0.01); the paper states
+    none. Deterministic; the result is detached.
     """
 
     def __init__(self, network: nn.Module, c: float = 1.0, steps: int = 50, lr: float = 0.01) -> None:
@@ -104,23 +103,9 @@ class CWPurifier(Asking):
         self.c, self.steps, self.lr = c, steps, lr
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.detach()
         with torch.no_grad():
             label = self.network(x).argmax(1)
-        edge = 1 - torch.finfo(x.dtype).eps  # atanh is infinite at the box
-        w = torch.atanh((2 * x - 1).clamp(-edge, edge)).requires_grad_()
-        optimizer = torch.optim.Adam([w], lr=self.lr)
-        best, nearest = x.clone(), torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
-        for _ in range(self.steps):
-            with torch.enable_grad():
-                candidate = (w.tanh() + 1) / 2
-                logits = self.network(candidate)
-                away = (candidate - x).square().flatten(1).sum(1)
-                (w.grad,) = torch.autograd.grad((away + self.c * F.relu(-margin_loss(logits, label))).sum(), w)
-            better = (logits.argmax(1) != label) & (away < nearest)
-            best[better], nearest[better] = candidate.detach()[better], away.detach()[better]
-            optimizer.step()
-        return best
+        return nearest_other(self.network, x, label, self.c, self.steps, self.lr)
 
 
 def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> nn.Module:
@@ -128,7 +113,7 @@ def purified_by(network: nn.Module, inference: Mapping[str, Any]) -> nn.Module:
 
     purify: "fgsm" (the paper's), "pgd", "cw", or "none", which is the network itself (Table 6). Table 7 replaces FGSM by PGD-10 and CW; its rows are headed
     "Training", and the text leaves open whether the purification changes with it: this is for those who think so, the
-    recipe "paper-pgd-10" trains. xi: the radius of the first two;
+    recipes "paper-pgd-10" and "paper-cw" train. xi: the radius of the first two;
     steps, step_size: of PGD; c, steps, lr: of CW. Raises BadWeights for a purification that does not exist.
     """
     kind, xi = inference["purify"], float(inference.get("xi", XI))

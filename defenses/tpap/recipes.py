@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from defenses.adversaries import FGSM, Madry
+from defenses.adversaries import CW, FGSM, Madry
 from defenses.mart import MARTLoss
 from defenses.overfitting import overfitting_probe
 from defenses.recipes import Adversary, Batch, Objective, Recipe, cross_entropy, plain
@@ -70,6 +70,9 @@ RECIPES = {
             8 / 255,
             f"{PAPER}, Table 7, trained with PGD-10; steps of eps/4",
             adversary=Madry(8 / 255, 4, 10),
+        ),
+        fgsm_training(
+            "paper-cw", plain(cross_entropy), 8 / 255, f"{PAPER}, Table 7, trained with CW under L2", adversary=CW()
         ),
         fgsm_training("paper-star", BOTH_RADII, 8 / 255, f"{PAPER}, Table 2, TPAP*"),
         fgsm_training(
