@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from audit.types import BARE, AdapterSpec, Step
+from audit.types import BARE, BESIDE, AdapterSpec, Step
 
 BARE_NETWORK = AdapterSpec(BARE)
 STRAIGHT_THROUGH = AdapterSpec("bpda", {"modules": "purifier", "substitute": "identity"})
@@ -115,7 +115,7 @@ def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step
         own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
         after = tuple(ran) if _spared(step) else ()
         limit = step.limit if after else None
-        beside = replace(step, name=f"transfer-{step.name}", scope="all", adapters=own, after=after, limit=limit)
+        beside = replace(step, name=f"{BESIDE}{step.name}", scope="all", adapters=own, after=after, limit=limit)
         found.append(_by_transfer(beside))
         ran.append(beside.name)
     return tuple(found)
@@ -216,7 +216,7 @@ def _targeted(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
 
 def _transfers() -> tuple[Step, ...]:
     why = "images of lowest margin on the bare network, each tried on the whole defense"
-    return (Step("transfer-margin", "apgd-margin", "adaptive", "all", (BARE_NETWORK,), why=why),)
+    return (Step(f"{BESIDE}apgd-margin", "apgd-margin", "adaptive", "all", (BARE_NETWORK,), why=why),)
 
 
 def _unrolled(nature: Nature) -> tuple[Step, ...]:

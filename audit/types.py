@@ -129,6 +129,7 @@ class AdapterSpec:
     params: Mapping[str, float | str] = field(default_factory=dict)
 
 
+BESIDE = "transfer-"  # what the name of a step by transfer begins with that goes beside one of the suite, end to end
 BARE = "base"  # the adapter that shows an attack the bare network of a defense with a test-time part
 Scope = Literal["all", "survivors", "trial", "control"]
 

@@ -54,7 +54,7 @@ def _mark(family: Mapping[str, Any]) -> str:
     """A star where only survivors were attacked, a dagger where the attack ran end to end with other parameters."""
     if family["cumulative"]:
         return STAR
-    own = (None, f"e2e-{family['attack']}", family["attack"].removeprefix("transfer-"))
+    own = (None, f"e2e-{family['attack']}", family["attack"])
     return "" if family["step"] in own else " †"
 
 

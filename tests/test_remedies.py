@@ -139,7 +139,7 @@ def test_a_defense_that_declares_its_parts_needs_no_trials():
 
 
 def test_an_attack_that_a_round_brings_to_a_staged_defense_comes_by_transfer_too():
-    grey = ran("transfer-margin", attack="apgd-margin", scope="all", adapters=("base",))
+    grey = ran("transfer-apgd-margin", attack="apgd-margin", scope="all", adapters=("base",))
     dynamic = {"dynamic": True, "examined": 64}
     found = asked(grey, *SURVIVED, profile=dynamic, staged=True)
     fresh = [s.name for s in found.steps if s.attack not in ("apgd-margin", "pgd", "square")]
@@ -147,7 +147,7 @@ def test_an_attack_that_a_round_brings_to_a_staged_defense_comes_by_transfer_too
     beside = next(s for s in found.steps if s.name == "transfer-rays-check")
     assert (beside.attack, beside.scope, beside.limit) == ("rays", "all", 50)
     assert [a.name for a in beside.adapters] == ["base"]
-    assert beside.after == ("transfer-margin",)
+    assert beside.after == ("transfer-apgd-margin",)
     assert not any(s.transfers for s in found.steps if s.attack == "apgd-margin")  # there is one in the suite
     assert not any(s.transfers for s in asked(grey, *SURVIVED, profile=dynamic).steps)
 

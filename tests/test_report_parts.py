@@ -168,7 +168,7 @@ def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
 def test_figures_of_a_cascade_are_starred_on_each_route():
     found = {"accuracy": 0.19, "interval": [0.13, 0.25]}
     names = ("bare", "transfer", "first", "lowest", "alone", "end_to_end")
-    family = {"attack": "transfer-square", "step": "square", "cumulative": True, "cascade": True, **dict.fromkeys(names, found)}  # fmt: skip
+    family = {"attack": "square", "step": "square", "cumulative": True, "cascade": True, **dict.fromkeys(names, found)}  # fmt: skip
     assert route_cells(family) == ["19.0% [13.0%, 25.0%] *"] * 5
     assert "* is what this attack and the transfers before it leave" in routes_note(of(family))
     alone = family | {"cumulative": False, "cascade": False}

@@ -154,7 +154,7 @@ def test_training_with_cw_sees_the_nearest_image_that_is_not_the_true_class():
     assert (far[wrong] < 1e-5).all()
     assert (far[~wrong] > 0.9 * model.distance(x, y, "L2")[~wrong]).all()
     assert not found.requires_grad
-    assert RECIPES["paper-cw"].adversary == CW()
+    assert RECIPES["paper-cw"].adversary == CW(steps=10)
 
 
 def test_the_manifest_chooses_the_purification():

@@ -72,7 +72,11 @@ RECIPES = {
             adversary=Madry(8 / 255, 4, 10),
         ),
         fgsm_training(
-            "paper-cw", plain(cross_entropy), 8 / 255, f"{PAPER}, Table 7, trained with CW under L2", adversary=CW()
+            "paper-cw",
+            plain(cross_entropy),
+            8 / 255,
+            f"{PAPER}, Table 7, trained with CW under L2; ten steps, as many as PGD-10 takes",
+            adversary=CW(steps=10),
         ),
         fgsm_training("paper-star", BOTH_RADII, 8 / 255, f"{PAPER}, Table 2, TPAP*"),
         fgsm_training(
