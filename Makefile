@@ -12,7 +12,7 @@ test: $(VENV)/installed-dev check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 slow: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadscope --durations=20
 
 guard: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m audit ci --config reports/baselines/audit.toml
