@@ -2,7 +2,8 @@
 
 An attack leaves up to three images behind for each clean one: the image that it returned, the first one that fooled
 the model it saw, and the one with the lowest margin there. One stream of draws chooses the worst of them, another, by
-which the clean images are judged too, scores the chosen one. A deterministic defense answers the same on both, so it is asked once.
+which the clean images are judged too, scores the chosen one. A deterministic defense answers the same on both, so it is
+asked once.
 """
 
 from __future__ import annotations

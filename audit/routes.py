@@ -22,9 +22,9 @@ TRANSFERRED = ("returned", "first", "lowest")
 class Routes:
     """One attack's figures; None where it was not run that way.
 
-    attack: the claimed step, or the end-to-end step that the one by transfer goes beside. bare: the bare network on the images returned. transfer: the whole defense on the same images; first: on the
-    first image that fooled the bare network (what a cascade of attacks keeps); lowest: on the one of lowest margin
-    there, queried or returned. alone: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
+    attack: the claimed step, or the end-to-end step that the one by transfer goes beside. bare: the bare network on the
+    images returned. transfer: the whole defense on the same images; first: on the first image that fooled the bare
+    network (what a cascade of attacks keeps); lowest: on the one of lowest margin there, queried or returned. alone: the whole defense under the attack that saw it; `step` is that attack's step, `cumulative`
     says that it attacked only what earlier steps had left. end_to_end: the same with the three images by transfer beside
     its own, the worst of them as `Results.worst_of` has it. cascade: the figures on the bare network and by transfer are
     likewise those of an attack on what the transfers before it had left of the bare network, and of these together.
@@ -82,8 +82,8 @@ def _family(results: Results, grey: StepResult) -> Routes:
     others = [grey.views[name] for name in TRANSFERRED if name in grey.views]
     both = None if seen is None else results.worst_of([seen, *others])
     return Routes(
-        grey.step.name.removeprefix(BESIDE), views["base"], views["returned"], views["first"], views["lowest"], _figure(results, seen),
-        _figure(results, both), None if whole is None else whole.step.name, whole is not None and not every,
+        grey.step.name.removeprefix(BESIDE), views["base"], views["returned"], views["first"], views["lowest"],
+        _figure(results, seen), _figure(results, both), None if whole is None else whole.step.name, whole is not None and not every,
         bool(grey.step.after),
     )  # fmt: skip
 

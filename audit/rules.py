@@ -27,7 +27,7 @@ SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST
 ENDS_WITH_SUCCESS = ("square", "random-search")  # so of a network that falls to gradients they ask little
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
-AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and no more
+AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and first
 AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 EOT_PGD = Step("eot-pgd", "eot-pgd", "full", why="PGD along the mean gradient of ten draws")
 FEWER_QUERIES = 1000
@@ -90,7 +90,8 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     fitted = (*as_claimed, *_again(claimed, nature), *extra, *whole[:late], *_targeted(claimed, nature), *whole[late:])
     if not nature.staged:
         return fitted
-    return (*fitted, *(s for s in three_rows(fitted) if s.transfers)) if named else three_rows(fitted)
+    rows = three_rows(fitted)
+    return (*fitted, *(step for step in rows if step not in fitted)) if named else rows
 
 
 def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step, ...]:
@@ -113,8 +114,7 @@ def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step
             continue
         known.add(step.attack)
         own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
-        after = tuple(ran) if _spared(step) else ()
-        limit = step.limit if after else None
+        after, limit = (tuple(ran), step.limit) if _spared(step) else ((), None)
         beside = replace(step, name=f"{BESIDE}{step.name}", scope="all", adapters=own, after=after, limit=limit)
         found.append(_by_transfer(beside))
         ran.append(beside.name)

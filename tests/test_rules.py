@@ -44,7 +44,9 @@ def test_a_purifier_is_attacked_through_bpda_unrolling_transfer_and_scores():
     assert adapters(fitted["rescaled-ce"]) == ["bpda", "rescale"]
     assert adapters(fitted["unroll-margin"]) == ["unroll"]
     assert fitted["transfer-apgd-margin"].transfers
-    assert fitted["transfer-apgd-margin"].scope == "all"  # so the family of the strongest attack has its three rows, too
+    assert (
+        fitted["transfer-apgd-margin"].scope == "all"
+    )  # so the family of the strongest attack has its three rows, too
     assert adapters(fitted["square"]) == []
     assert adapters(fitted["unbounded"]) == ["bpda"]
 
