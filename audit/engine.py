@@ -109,6 +109,8 @@ class LocalEngine:
     def extend(self, plan: Plan) -> None:
         """Go on with a plan that has more steps behind the present ones."""
         self.plan = plan
+        if self.bare is None and any(step.transfers for step in plan.steps):
+            self.bare = bare_network(self.target.model)
         self.standing |= {step.name: np.zeros(plan.n, bool) for step in plan.steps if step.name not in self.standing}
 
     def _account(self, unit: Unit, arrays: Arrays) -> None:

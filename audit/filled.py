@@ -9,7 +9,7 @@ from typing import Any
 from audit import registry
 from audit.errors import MissingDependency, Unsupported
 from audit.settings import override
-from audit.types import Norm, Step, ThreatModel
+from audit.types import BESIDE, Norm, Step, ThreatModel
 
 SURROGATE_IN_EVERY_NORM = "fmn"
 NEEDS = ("gradient", "scores", "decision")  # each can do with what those after it need
@@ -25,18 +25,27 @@ def filled(
 
     A step is left out when its library is not installed, when it has no surrogate for the images, or when its attack
     does not support the norm or such images, or needs more than the model answers: "gradient", "scores" or "decision". shape: (c, h, w) of the images; dataset: the data set whose shipped
-    surrogates fit them; None for images of one's own. Raises BadInput for a setting that no step has or an option that its attack refuses, MissingDependency when no
+    surrogates fit them; None for images of one's own. A setting of a step holds for the one by transfer that goes beside
+    it, too, unless that has its own. Raises BadInput for a setting that no step has or an option that its attack refuses, MissingDependency when no
     library is there, Unsupported when no attack supports the norm.
     """
     fitted, missing = _installed(fitted)
     options = {step.attack: registry.attacks.load(step.attack).defaults for step in fitted}
     plain = [step for step in override(fitted, (), options) if not _sourceless(step)]
     own, _ = _with_surrogates(plain, (), threat.norm, dataset, shape)
+    settings = _on_both_routes(fitted, settings)
     typed = [setting.partition("=")[0] for setting in settings]
     given, homeless = _with_surrogates(override(fitted, settings, options), typed, threat.norm, dataset, shape)
     given, unanswered = _answerable(given, answers)
     kept, left_out = _supported(given, threat, shape, complete=not missing)
     return own, kept, [*missing, *homeless, *unanswered, *left_out]
+
+
+def _on_both_routes(steps: Sequence[Step], settings: Sequence[str]) -> list[str]:
+    names = {step.name for step in steps}
+    beside = [f"{BESIDE}{s}" for s in settings if f"{BESIDE}{s.partition('.')[0]}" in names]
+    typed = {s.partition("=")[0] for s in settings}
+    return [*settings, *(s for s in beside if s.partition("=")[0] not in typed)]
 
 
 def gives_way(steps: Sequence[Step], classes: int) -> list[str]:

@@ -123,7 +123,7 @@ class LiveTable:
         total = 0.0
         for step, row, cost in zip(self.plan.steps, self.rows, self.costs, strict=True):
             images = {
-                "all": self.correct,
+                "all": min(step.limit or self.correct, self.correct),
                 "survivors": survivors,
                 "trial": min(step.limit or self.correct, self.correct),
                 "control": min(step.limit or self.correct, self.correct),

@@ -69,7 +69,8 @@ def next_round(results: Results, *, early: bool = False) -> Round | None:
     if not steps:
         return None
     found = tuple(reasons.values()) or (CONVERGED,)
-    added = three_rows(steps.values(), plan.steps) if evidence.staged else tuple(steps.values())
+    run = plan.steps[: plan.late] if early else plan.steps
+    added = three_rows(steps.values(), run) if evidence.staged else tuple(steps.values())
     return Round(len(plan.rounds) + 1, found, tuple(reasons), added, early)
 
 

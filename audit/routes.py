@@ -89,10 +89,11 @@ def _family(results: Results, grey: StepResult) -> Routes:
 
 
 def _sibling(results: Results, grey: StepResult) -> StepResult | None:
-    """The end-to-end step of the same attack: its namesake, else the last one that takes the same attack."""
+    """The end-to-end step of the same attack: its namesake or what it goes beside, else the last one of that attack."""
     whole = [r for r in results.counted if not r.step.transfers and r.done and not r.errors.any()]
     same = [r for r in whole if r.step.attack == grey.step.attack]
-    named = [r for r in same if r.step.name == f"e2e-{grey.step.name}"]
+    names = (f"e2e-{grey.step.name}", grey.step.name.removeprefix(BESIDE))
+    named = [r for r in same if r.step.name in names]
     return next(iter(named or same[-1:]), None)
 
 

@@ -5,7 +5,7 @@ and then judged by the whole defense; that is how the papers measure, so the cla
 attack sees the whole defense, through BPDA where a part has no useful gradient, and through EOT where it is random.
 Every attack that goes end to end also goes by transfer, so that each family has its three rows (`audit.routes`).
 The suites that carry AutoAttack's name run its parts end to end first, so that what these leave is AutoAttack's figure,
-and then the same parts by transfer; unrolling, without which no blind defense is upheld, is for the other suites.
+and behind them what a test-time part asks for.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ GRADIENT_FREE = (
 NOT_UNROLLED = (
     "step unroll-margin is left out: the purifier has no method unrolled(temperature), a smooth version of itself"
 )
+SQUARE = Step(
+    "square", "square", "adaptive", params={"n_queries": FEWER_QUERIES, "rescale": 1}, late=True,
+    why=f"no gradient at all, {FEWER_QUERIES:,} queries: the part in front may hide it",
+)  # fmt: skip
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
 
 
@@ -85,40 +89,61 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     if not whole or nature == Nature():
         return (*as_claimed, *whole)
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
-    extra = (*_transfers(), *_unrolled(nature)) if nature.staged and not named else ()
+    again = tuple(_again(claimed, nature))
+    few = tuple(_few(claimed, (*again, *whole), nature))
+    unrolled = tuple(_unrolled(nature))
+    extra = (*_transfers(), *unrolled) if nature.staged and (unrolled or not named) else ()
+    square = (SQUARE,) if nature.blind and "square" not in {step.attack for step in whole} else ()
     late = next((i for i, step in enumerate(whole) if step.late), len(whole))
-    fitted = (*as_claimed, *_again(claimed, nature), *extra, *whole[:late], *_targeted(claimed, nature), *whole[late:])
     if not nature.staged:
-        return fitted
-    rows = three_rows(fitted)
-    return (*fitted, *(step for step in rows if step not in fitted)) if named else rows
+        return (*as_claimed, *again, *whole[:late], *few, *whole[late:])
+    if not named:
+        return three_rows((*as_claimed, *again, *extra, *whole[:late], *few, *whole[late:], *square))
+    first = (*as_claimed, *again, *whole)
+    rows = (*first, *(step for step in three_rows(first) if step not in first))
+    return (*rows, *three_rows((*extra, *square, *few), rows))
 
 
 def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step, ...]:
     """The steps, and behind the first of each attack that no step takes by transfer, here or `before`, one that does.
 
-    It takes all images, so that its figures are its own; but where it is one of AutoAttack's parts, takes a few images
-    end to end, or asks thousands of queries of each, it takes what no image by transfer has taken from the bare network
-    so far, and its figures count these, too. The averaging of draws and BPDA are left out, of which the bare network has
-    no need, and with them the attacks that do nothing else; images of a surrogate see neither network.
+    It takes all images, so that its figures are its own; but in a suite of AutoAttack, or where it takes a few images
+    end to end or asks thousands of queries of each, it takes what no such transfer on all images has taken from the bare
+    network so far, and its figures count these, too. BPDA and averages over draws are left out, of which the bare network
+    has no need. What follows no gradient comes last, so that end to end it is still told from what does. Images of a
+    surrogate are made for neither network.
     """
     steps, before = tuple(steps), tuple(before)
-    known = {step.attack for step in (*before, *steps) if step.transfers} | {*AVERAGING, "transfer"}
-    ran = [step.name for step in before if step.transfers and step.scope == "all"]
-    found: list[Step] = []
+    known = {step.attack for step in (*before, *steps) if step.transfers} | {"transfer"}
+    ran = [step.name for step in before if _whole_transfer(step)]
+    found, blind = list[Step](), list[Step]()
     for step in steps:
         found.append(step)
-        if step.transfers and step.scope == "all":
+        if _whole_transfer(step):
             ran.append(step.name)
         if step.attack in known or step.scope in ("control", "trial"):
             continue
         known.add(step.attack)
-        own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
-        after, limit = (tuple(ran), step.limit) if _spared(step) else ((), None)
-        beside = replace(step, name=f"{BESIDE}{step.name}", scope="all", adapters=own, after=after, limit=limit)
-        found.append(_by_transfer(beside))
-        ran.append(beside.name)
+        if step.attack in SCORES:
+            blind.append(replace(step, late=any(s.late for s in steps)))
+        else:
+            found.append(_beside(step, ran))
+    found.extend(_beside(step, ran) for step in blind)
     return tuple(found)
+
+
+def _whole_transfer(step: Step) -> bool:
+    return step.transfers and step.scope == "all" and step.limit is None
+
+
+def _beside(step: Step, ran: list[str]) -> Step:
+    """A step end to end, by transfer. ran: the transfers on all images before it, which it joins if it is one."""
+    own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
+    after, limit = (tuple(ran), step.limit) if _spared(step) else ((), None)
+    beside = replace(step, name=f"{BESIDE}{step.name}", scope="all", adapters=own, after=after, limit=limit)
+    if limit is None:
+        ran.append(beside.name)
+    return _by_transfer(beside)
 
 
 def _with_eot_pgd(steps: tuple[Step, ...], nature: Nature) -> tuple[Step, ...]:
@@ -192,7 +217,7 @@ def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
     """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first.
 
     The targeted attack takes nine times as long as the others, and so do the later parts of AutoAttack, which are for
-    what the first leaves: they come again only where a suite has them, and of a random defense on a few survivors.
+    what the first leaves: they come again only where a suite has them, and else on a few survivors.
     """
     done = {"apgd-t"}
     for step in claimed:
@@ -205,12 +230,16 @@ def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
             yield _end_to_end(seen, nature)
 
 
-def _targeted(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
-    """A claimed targeted attack on a random defense, end to end where no suite's step is: 9,000 passes an image."""
-    for step in claimed if nature.stochastic else ():
-        if step.attack == "apgd-t" and not step.after:
+def _few(claimed: Iterable[Step], whole: Iterable[Step], nature: Nature) -> Iterator[Step]:
+    """Of each claimed attack that no step takes end to end because it is dear, one that does, on a few survivors."""
+    done = {step.attack for step in whole} | {"transfer"}
+    for step in claimed if nature.staged or nature.stochastic else ():
+        if step.attack not in done:
+            done.add(step.attack)
             why = f"the claimed attack, end to end, on {FEW} of the images that are left"
-            few = replace(step, name=f"e2e-{step.name}", suite="adaptive", scope="survivors", limit=FEW, why=why)
+            few = replace(
+                step, name=f"e2e-{step.name}", suite="adaptive", scope="survivors", limit=FEW, after=(), why=why
+            )
             yield _end_to_end(few, nature)
 
 

@@ -81,18 +81,23 @@ def _measured(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     ran = [a for a in data["attacks"] if claim.get("route", "") in ("", a["route"])]
     if claim["attack"] == "autoattack":
         return _autoattack(data, ran)
-    same = [a for a in ran if a["scope"] == "all" and _same(claim, a)]
+    same = [a for a in ran if a["scope"] == "all" and not a.get("after") and _same(claim, a)]
     return _shown(attack_figure(same[0]), same[0]["interval"]) if same else NOT_RUN
 
 
 def _autoattack(data: Mapping[str, Any], ran: list[Mapping[str, Any]]) -> str:
-    """What the four parts leave together: as claimed, the figure of the last; in suite standard, the worst case."""
+    """What the four parts leave together: the figure of the last where each names those before it; else its worst case."""
     clean = [a for a in ran if a["done"] and not a["errors"]]
-    last = next((a for a in clean if a["attack"] == "square" and len(a.get("after", ())) == 3), None)
-    if last is not None and set(last["after"]) <= {a["name"] for a in clean}:
-        return _shown(attack_figure(last), last["interval"]) if last["accuracy"] is not None else NOT_RUN
-    whole = {a["attack"] for a in clean if a["suite"] == "standard"} >= AUTOATTACK
-    return _shown(percent(data["adaptive"]["accuracy"]), data["adaptive"]["interval"]) if whole else NOT_RUN
+    attacks = {a["name"]: a["attack"] for a in clean}
+    parts = [a for a in clean if a["attack"] == "square"]
+    for last in parts:
+        if {"square", *(attacks.get(name) for name in last.get("after", ()))} == AUTOATTACK:
+            return _shown(attack_figure(last), last["interval"]) if last["accuracy"] is not None else NOT_RUN
+    for last in parts:
+        whole = {a["attack"] for a in clean if a["suite"] == "standard" and a["route"] == last["route"]} >= AUTOATTACK
+        if whole and last["suite"] == "standard" and last["accuracy_is"] == "cumulative":
+            return _shown(percent(last["cumulative"]["accuracy"]), last["cumulative"]["interval"])
+    return NOT_RUN
 
 
 def _same(claim: Mapping[str, Any], attack: Mapping[str, Any]) -> bool:

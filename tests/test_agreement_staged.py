@@ -30,13 +30,12 @@ def deployed(defense: str) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     return model, torch.from_numpy(data.x), torch.from_numpy(data.y)
 
 
-def by_the_library(model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, version: str) -> torch.Tensor:
-    """Its images: of "rand" both parts, 20 draws a step, the second on what one draw says the first has left; of "standard" APGD-CE."""
+def by_the_library(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, eps: float, version: str, attack: str = "apgd-ce"
+) -> torch.Tensor:
     library = pyautoattack.AutoAttack(model, eps=eps, norm="Linf", seed=0, version=version, device="cpu")
-    if version == "rand":
-        assert (library.attacks_to_run, library.apgd.eot_iter) == (["apgd-ce", "apgd-dlr"], 20)
-    else:
-        library.attacks_to_run = ["apgd-ce"]
+    assert version != "rand" or (library.attacks_to_run, library.apgd.eot_iter) == (["apgd-ce", "apgd-dlr"], 20)
+    library.attacks_to_run = [attack]
     torch.manual_seed(0)
     return library.run_standard_evaluation(x, y, batch_size=N)[0]
 
@@ -66,8 +65,11 @@ def test_tpap_is_no_stronger_than_straight_through_apgd_finds(tmp_path):
 def test_co_noise_is_no_stronger_than_autoattack_for_random_defenses_finds(tmp_path):
     model, x, y = deployed("co_noise")
     eps, draws = 0.3, 97
-    # Images fixed, then fresh draws: the library's own count is of one draw.
+    # Images fixed, then fresh draws: the library's own count is of one draw. Its second part takes what the first left.
     theirs = p_correct(model, by_the_library(model, x, y, eps, "rand"), y, draws)
+    left = np.flatnonzero(theirs > 0)
+    second = p_correct(model, by_the_library(model, x[left], y[left], eps, "rand", "apgd-dlr"), y[left], draws)
+    theirs[left] = np.minimum(theirs[left], second)
     found = audit.run("co_noise", suite="quick", n=N, eps=eps, out=tmp_path / "run")
     ours = found.results.p_worst
     assert found.results.plan.draws == draws

@@ -60,6 +60,14 @@ def test_an_attack_that_fills_the_ball_has_no_curve(tmp_path):
     assert curves(results) == []
 
 
+def test_images_made_for_the_bare_network_have_no_curve():
+    near = np.where(np.arange(1000) < 900, 0.05, np.nan).astype(np.float32)
+    own, grey = (
+        ran(name, scope="all", nearest=near, adapters=a) for name, a in (("fmn", ()), ("transfer-fmn", ("base",)))
+    )
+    assert [c.step for c in curves(built(own, grey))] == ["fmn"]
+
+
 def test_an_attack_on_survivors_alone_has_no_curve(tmp_path):
     steps = [Step("first", "pgd", "claimed", "all"), Step("planted", "brightens", "adaptive")]
     _, results = run(make_plan(steps), grey(), tmp_path)

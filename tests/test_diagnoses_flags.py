@@ -328,6 +328,13 @@ def test_one_step_beats_iterative(steps, status):
     assert (found.status, found.blocking) == (status, status != "not_measured")
 
 
+@pytest.mark.parametrize("changes", [{"after": ("fgsm",)}, {"limit": 90}])
+def test_an_iterative_attack_on_what_others_left_is_not_paired(changes):
+    rest = claimed("transfer-apgd-ce", mask((100, 150)), attack="apgd-ce", adapters=("base",))
+    rest = replace(rest, step=replace(rest.step, **changes))
+    assert status_of("one_step_beats_iterative", built(fast(100, adapters=("base",)), rest)) == "not_measured"
+
+
 def test_an_image_on_which_one_of_the_pair_crashed_says_nothing():
     crashed = replace(claimed(broken=mask((0, 90))), crashed=mask((90, 100)))
     assert status_of("one_step_beats_iterative", built(fast(100), crashed)) == "clear"
@@ -520,6 +527,17 @@ def test_of_several_attacks_by_transfer_the_one_that_is_kept_most_counts():
         "of 800 images of pgd-20 that lose the bare network its answer, the defense keeps 700"
     )
     assert found.sentence.endswith("of 800 that lose it by any attack, 410 stand them all")
+
+
+def test_a_claimed_attack_by_transfer_counts_before_others_and_a_cascade_for_what_it_was_shown():
+    claim = replace(moved(400, 390), step=replace(moved(1, 1).step, suite="claimed", name="pgd-20"))
+    found = diagnoses.transfer_failure(built(claim, moved(800, 100), staged=True))
+    assert found.sentence.startswith("of 400 images of pgd-20 ")
+    rest = replace(moved(800, 700), attacked=mask((600, 900)))  # its views hold what those before it did
+    found = diagnoses.transfer_failure(built(rest, staged=True))
+    assert found.sentence.startswith(
+        "of 200 images of grey that lose the bare network its answer, the defense keeps 100"
+    )
 
 
 @pytest.mark.parametrize(

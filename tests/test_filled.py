@@ -15,6 +15,7 @@ from audit.errors import BadInput, MissingDependency, UnknownName, Unsupported
 from audit.filled import filled, gives_way
 from audit.ledger import Ledger
 from audit.preparation import prepare
+from audit.rules import Nature, fit
 from audit.suites import SUITES
 from audit.types import Step, ThreatModel
 from tests.planted import TinyCNN, images, unwrapped_nan
@@ -51,6 +52,14 @@ def a_run(tmp_path):
 def test_text_that_an_attack_would_refuse_is_refused_before_the_run(setting, error, sentence):
     with pytest.raises(error, match=sentence):
         fill(setting)
+
+
+def test_a_setting_of_a_step_holds_for_the_one_by_transfer_beside_it():
+    steps = fit(FULL, Nature(staged=True, blind=True))
+    own, kept, _ = fill("square.n_queries=77", "a3.restarts=2", "transfer-a3.restarts=3", steps=steps)
+    assert {kept[name]["n_queries"] for name in ("square", "transfer-square")} == {77}
+    assert (kept["a3"]["restarts"], kept["transfer-a3"]["restarts"]) == (2, 3)
+    assert own["transfer-square"]["n_queries"] == 1000
 
 
 def test_transfer_as_a_claims_attack_says_what_it_lacks():

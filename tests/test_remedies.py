@@ -152,6 +152,26 @@ def test_an_attack_that_a_round_brings_to_a_staged_defense_comes_by_transfer_too
     assert not any(s.transfers for s in asked(grey, *SURVIVED, profile=dynamic).steps)
 
 
+def test_a_step_by_transfer_answers_nothing_and_spoils_nothing():
+    """Its gradients are those of the bare network: a remedy whose own had none has not been tried."""
+    grey = ran("transfer-apgd-margin", attack="apgd-margin", scope="all", adapters=("base",))
+    points = ran("random-search", mask((0, 7)), attack="random-search")
+
+    def answers(own, beside):
+        first = Round(1, ("x",), ("random_search_beats_gradient",), (own.step, beside.step))
+        results = built(grey, *SURVIVED, points, own, beside, suite="adaptive", staged=True)
+        return settled(replace(results, plan=replace(results.plan, rounds=(first,))))
+
+    def step(name, **changes):
+        adapters = ("base",) if name.startswith("transfer-") else ()
+        return ran(name, attack="a3", scope="all", adapters=adapters, **changes)
+
+    assert answers(step("a3"), step("transfer-a3")) == {"random_search_beats_gradient"}
+    assert answers(step("a3", zero=1.0), step("transfer-a3")) == frozenset()
+    crashed = step("transfer-a3", errors=mask((0, 900)))
+    assert answers(step("a3"), crashed) == {"random_search_beats_gradient"}
+
+
 def doubled(name, broken, limit=None, start=0):
     found = ran(
         name,

@@ -45,6 +45,13 @@ def test_the_report_fits_the_published_schema(audit):
     jsonschema.Draft202012Validator(schema()).validate(json.loads(json.dumps(audit.to_dict())))
 
 
+def test_the_report_of_a_defense_with_a_test_time_part_fits_it_too(audited):
+    data = json.loads(json.dumps(audited("tpap").to_dict()))
+    jsonschema.Draft202012Validator(schema()).validate(data)
+    assert {"fgsm", "apgd-margin", "square"} <= {family["attack"] for family in data["routes"]}
+    assert all(family["end_to_end"]["accuracy"] is not None for family in data["routes"])
+
+
 def test_the_schema_refuses_a_missing_and_an_unknown_key(audit):
     data = json.loads(json.dumps(audit.to_dict()))
     del data["verdict"]["outcome"]

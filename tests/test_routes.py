@@ -56,3 +56,17 @@ def test_without_an_attack_on_the_whole_there_is_no_end_to_end_row():
     assert family.transfer.accuracy == pytest.approx(0.3)
     assert family.alone is None
     assert family.end_to_end is None
+
+
+def test_a_row_shows_the_step_that_it_goes_beside_and_no_later_one_of_the_same_attack():
+    beside = replace(
+        by_transfer(returned=RETURNED),
+        step=ran("transfer-momentum", scope="all", attack="mi-fgsm", adapters=("base",)).step,
+    )
+    own = replace(end_to_end(OWN), step=ran("momentum", scope="all", attack="mi-fgsm").step)
+    later = ran("momentum-probs", mask((0, 100)), attack="mi-fgsm")
+    family = rows(beside, own, later)
+    assert (family.attack, family.step, family.cumulative, family.cascade) == ("momentum", "momentum", False, False)
+    assert family.alone.accuracy == pytest.approx(OWN.sum() / N)
+    without = rows(beside, later)
+    assert (without.step, without.cumulative) == ("momentum-probs", True)

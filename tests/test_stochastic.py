@@ -101,6 +101,22 @@ def test_choosing_the_worst_of_many_images_does_not_lower_the_figure(tmp_path):
     assert naive < exact - 0.05
 
 
+def test_the_worst_image_is_chosen_on_other_draws_than_it_is_judged_on(tmp_path, monkeypatch):
+    """Two attacks of almost one strength: the lower by the choosing draws counts, with its figure by the judging ones."""
+    monkeypatch.setattr("tests.test_stochastic.EPS", 0.003)
+    steps = (Step("good", "good", "adaptive", "all", (EOT,)), Step("idle", "idle", "adaptive", "all", (EOT,)))
+    plan, _, results = audited(tmp_path, *steps)
+    chosen, judged = (np.zeros((3, N), np.float32) for _ in range(2))
+    for number, unit in enumerate(plan.units()):
+        arrays = Ledger(tmp_path, plan.fingerprint).read(unit.name)[0]
+        row = 0 if unit.step is None else unit.step + 1
+        chosen[row, arrays["ids"]], judged[row, arrays["ids"]] = arrays["p_select"], arrays["p"]
+        assert number < 9
+    lowest = np.argmin(chosen, 0)  # of equals the first, as a later one has to be lower
+    assert np.array_equal(results.p_worst, judged[lowest, np.arange(N)])
+    assert results.p_worst.mean() > judged.min(0).mean()  # what a minimum over the judging draws would give
+
+
 def test_clean_and_attacked_images_are_scored_on_the_same_draws(tmp_path):
     """An attack that does nothing leaves the clean figure to the last draw, of every image or of those few it was asked."""
     idle = Step("idle", "idle", "adaptive", "all", (EOT,))

@@ -37,7 +37,8 @@ def one_step_beats_iterative(results: Results) -> Diagnosis:
 
 def _pairs(results: Results) -> Iterable[tuple[StepResult, StepResult]]:
     for transfers in (False, True):
-        ran = [r for r in results.counted if r.step.scope == "all" and r.done and r.step.transfers is transfers]
+        every = (r for r in results.counted if r.step.scope == "all" and not r.step.after and not r.step.limit)
+        ran = [r for r in every if r.done and r.step.transfers is transfers]
         slow = [r for r in ran if r.step.attack in ITERATIVE]
         for fast in (r for r in ran if r.step.attack in ONE_STEP):
             if slow:

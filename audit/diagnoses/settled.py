@@ -16,15 +16,15 @@ OWN_TERMS = ("randomized", "declared_")  # these say themselves what resolves th
 def settled(results: Results) -> frozenset[str]:
     """Names of the diagnoses whose steps ran without a crash and could work, once the last round moved nothing.
 
-    Trials answer nothing: what they show has to be used on all that stands. Of the steps that follow a gradient, one at
-    least must have had one.
+    Trials answer nothing: what they show has to be used on all that stands. Nor do steps by transfer that go beside
+    others: they never saw the whole defense. Of the steps that follow a gradient, one at least must have had one.
     """
     if not results.plan.rounds or results.missing or _last_move(results) >= MOVED:
         return frozenset()
     by_name = {r.step.name: r for r in results.steps}
     done, failed = set[str](), set[str]()
     for found in results.plan.rounds:
-        ran = [by_name[s.name] for s in found.steps if s.scope not in ("trial", "control")]
+        ran = [by_name[s.name] for s in found.steps if s.scope not in ("trial", "control") and not s.transfers]
         if ran:
             (done if all(map(ran_clean, ran)) and _could_work(ran) else failed).update(found.remedies)
     return frozenset(name for name in done - failed if not name.startswith(OWN_TERMS))

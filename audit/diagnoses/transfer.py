@@ -27,6 +27,7 @@ class Moved:
     made: int
     kept: int
     foreign: bool
+    claimed: bool
 
     @property
     def mostly_kept(self) -> bool:
@@ -42,7 +43,7 @@ def transfer_failure(results: Results) -> Diagnosis:
     """Images that were made for another model and leave the defense standing: the attack solved another problem.
 
     That model is the bare network of a defense with a test-time part, or whatever a claimed attack asked in place of the
-    defense. Of several attacks, the one of which most images are kept counts; the paper asks the same of each image.
+    defense. Of several claimed attacks, the one of which most images are kept counts; the paper asks the same of each image.
     """
     name, remedy, reference = "transfer_failure", "attack the whole defense, end to end", "Pintor et al. 2022, indicator 5; Croce et al. 2022, arXiv 2202.13711"  # fmt: skip
     found = worst_transfer(results)
@@ -57,18 +58,20 @@ def transfer_failure(results: Results) -> Diagnosis:
 
 
 def worst_transfer(results: Results) -> Moved | None:
-    """The attack on another model of which the defense keeps most images; None without one."""
-    return max(_moved(results), key=lambda moved: moved.kept, default=None)
+    """The attack on another model of which the defense keeps most images, a claimed one if there is any; None without one."""
+    return max(_moved(results), key=lambda moved: (moved.claimed, moved.kept), default=None)
 
 
 def _moved(results: Results) -> Iterator[Moved]:
     for r in results.counted:
         if r.done and "base" in r.views and r.step.transfers:
-            fell = (r.views["base"] < 0.5) & (results.p_clean >= 0.5)
+            fell = r.attacked & (r.views["base"] < 0.5) & (results.p_clean >= 0.5)
             kept = fell & (r.views.get("returned", r.p_own) >= 0.5)
-            yield Moved(r.step.name, int(fell.sum()), int(kept.sum()), foreign=False)
+            claimed = r.step.suite == "claimed"
+            yield Moved(r.step.name, int(fell.sum()), int(kept.sum()), foreign=False, claimed=claimed)
         elif _foreign(r):
-            yield Moved(r.step.name, int(r.attacked.sum()), int((r.attacked & ~r.returned).sum()), foreign=True)
+            kept = r.attacked & ~r.returned
+            yield Moved(r.step.name, int(r.attacked.sum()), int(kept.sum()), foreign=True, claimed=True)
 
 
 def _foreign(result: StepResult) -> bool:
