@@ -149,7 +149,8 @@ class Madry:
 class CW:
     """Carlini and Wagner's L2 attack on the true label; see `nearest_other` (Carlini and Wagner 2017; TPAP, Table 7).
 
-    Its images have no radius. c, steps and lr are the usual defaults of libraries.
+    Its images have no radius: a recipe's eps is then that of the attacks which measure. c, steps and lr are the usual
+    defaults of libraries.
     """
 
     c: float = 1.0

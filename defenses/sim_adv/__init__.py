@@ -67,6 +67,12 @@ RECIPES = {
         _mixed("r-fgsm", RFGSM(EPS, EPS / 2), 10, "Sec. 2.1.1; Tramèr et al. 2018, alpha = eps/2"),
         _mixed("bim", BIM(EPS, 10, 30), 5, "Eq. 3-4, BIM(10,30)"),
         _mixed("madry", Madry(EPS, 10, 30), 5, "Eq. 3-4, Madry(10,30)"),
+        *(
+            replace(_mixed(name, adversary, 5, f"Eq. 3-4, {source}, on adversarial images alone as in Eq. 6"), loss=plain(cross_entropy))
+            for name, adversary, source in (
+                ("bim-adv-only", BIM(EPS, 10, 30), "BIM(10,30)"), ("madry-adv-only", Madry(EPS, 10, 30), "Madry(10,30)"),
+            )
+        ),
     )
 }  # fmt: skip
 
