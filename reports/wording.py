@@ -131,7 +131,8 @@ def draws_note(data: Mapping[str, Any]) -> str:
     worst = percent(data["worst_draw"]["accuracy"])
     return (
         f"The defense is random: each image was fixed first and then judged on {data['draws']} fresh draws that no attack "
-        f"saw. Figures are means over images of P(correct); {worst} of the images are right in every draw."
+        "saw, the same for a clean image and what attacks made of it. Figures are means over images of P(correct); "
+        f"{worst} of the images are right in every draw."
     )
 
 
