@@ -13,6 +13,7 @@ from audit.claim_lines import LENGTHS, lines, obstacle, passed_over, timed
 from audit.errors import BadInput, UnknownName, Unsupported
 from audit.papers import PaperClaim
 from audit.registry import closest
+from audit.rules import EOT_PGD
 from audit.suites import CLAIMED_BY, CLAIMED_STEPS, SUITES, standard, steps_for
 from audit.types import Step
 
@@ -24,7 +25,7 @@ STEP_SIZE = 0.1  # of eps; super-fitting, Sec. 4. Where a paper prints none, a n
 STAND_IN = "the suite's own claimed attacks stand in, and their figure is no printed claim's"
 STEP_SIZES = {"co_noise": 0.125}  # 2/255 at 16/255, of a public re-implementation: the paper prints none
 FEW = {step.attack: step for step in SUITES["full"].steps if step.limit and step.scope != "control"}
-TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"}
+TAKEN = {step.name for suite in SUITES.values() for step in suite.steps if step.suite != "claimed"} | {EOT_PGD.name}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,12 @@ class Curve:
 
 
 def curves(results: Results) -> list[Curve]:
-    """Of the attacks that measured a distance for every correctly classified image, and that of the defense itself."""
-    whole = (r for r in results.counted if r.done and not r.step.transfers)
-    return [_curve(r, results.plan.threat) for r in whole if _measured(r, results)]
+    """Of the attacks that measured a distance for every correctly classified image.
+
+    By transfer only where a claim asks for it: beside an attack on the whole, such distances say nothing of the defense.
+    """
+    asked = (r for r in results.counted if r.done and (r.step.suite == "claimed" or not r.step.transfers))
+    return [_curve(r, results.plan.threat) for r in asked if _measured(r, results)]
 
 
 def _measured(result: StepResult, results: Results) -> bool:

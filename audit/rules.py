@@ -42,8 +42,8 @@ GRADIENT_FREE = (
 NOT_UNROLLED = (
     "step unroll-margin is left out: the purifier has no method unrolled(temperature), a smooth version of itself"
 )
-SQUARE = Step(
-    "square", "square", "adaptive", params={"n_queries": FEWER_QUERIES, "rescale": 1}, late=True,
+SQUARE = Step(  # not called "square": with so few queries no suite upholds a defense (`audit.diagnoses.autoattack`)
+    f"square-{FEWER_QUERIES}", "square", "adaptive", params={"n_queries": FEWER_QUERIES, "rescale": 1}, late=True,
     why=f"no gradient at all, {FEWER_QUERIES:,} queries: the part in front may hide it",
 )  # fmt: skip
 DEAR = 50  # iterations above which a claimed attack is not repeated end to end through EOT on every image
@@ -90,10 +90,10 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
         return (*as_claimed, *whole)
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
     again = tuple(_again(claimed, nature))
-    few = tuple(_few(claimed, (*again, *whole), nature))
     unrolled = tuple(_unrolled(nature))
     extra = (*_transfers(), *unrolled) if nature.staged and (unrolled or not named) else ()
-    square = (SQUARE,) if nature.blind and "square" not in {step.attack for step in whole} else ()
+    square = (SQUARE,) if nature.blind and "square" not in {step.attack for step in (*again, *whole)} else ()
+    few = tuple(_few(claimed, (*again, *whole, *square), nature))
     late = next((i for i, step in enumerate(whole) if step.late), len(whole))
     if not nature.staged:
         return (*as_claimed, *again, *whole[:late], *few, *whole[late:])
@@ -140,7 +140,9 @@ def _beside(step: Step, ran: list[str]) -> Step:
     """A step end to end, by transfer. ran: the transfers on all images before it, which it joins if it is one."""
     own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
     after, limit = (tuple(ran), step.limit) if _spared(step) else ((), None)
-    beside = replace(step, name=f"{BESIDE}{step.name}", scope="all", adapters=own, after=after, limit=limit)
+    params = {**step.params, "eot_iter": 1} if step.attack in AVERAGING else step.params
+    name = f"{BESIDE}{step.name}"
+    beside = replace(step, name=name, scope="all", adapters=own, params=params, after=after, limit=limit)
     if limit is None:
         ran.append(beside.name)
     return _by_transfer(beside)
@@ -217,9 +219,9 @@ def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
     """Each claimed attack once more, on the whole defense; of one attack at several lengths, the first.
 
     The targeted attack takes nine times as long as the others, and so do the later parts of AutoAttack, which are for
-    what the first leaves: they come again only where a suite has them, and else on a few survivors.
+    what the first leaves: where no suite has them, they come again on a few survivors (`_few`).
     """
-    done = {"apgd-t"}
+    done = {"apgd-t", "transfer"}  # images of a surrogate depend on nothing that is seen
     for step in claimed:
         if step.after:
             continue

@@ -205,8 +205,8 @@ SUITES: Mapping[str, Suite] = {
         Suite("full", "every attack that applies to the norm, eot-pgd for random defenses alone, on 200 images; the dearest on "
               "50, 20 or 10 of those left",
               (*CLAIMED_STEPS, *FULL_STEPS, UNBOUNDED), images=200),
-        Suite("standard", "AutoAttack's four end to end, each on the survivors of the one before; then by transfer where "
-              "there is a test-time part", STANDARD_STEPS),
+        Suite("standard", "AutoAttack's four end to end, each on the survivors of the one before; behind them what a "
+              "test-time part asks for", STANDARD_STEPS),
         Suite("plus", "AutoAttack's six, with restarts: for a last word, at several times the cost", PLUS_STEPS),
         Suite("rand", "AutoAttack's two for random defenses, each step over 20 draws", RAND_STEPS),
     )

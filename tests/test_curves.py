@@ -66,6 +66,8 @@ def test_images_made_for_the_bare_network_have_no_curve():
         ran(name, scope="all", nearest=near, adapters=a) for name, a in (("fmn", ()), ("transfer-fmn", ("base",)))
     )
     assert [c.step for c in curves(built(own, grey))] == ["fmn"]
+    claim = ran("cw-l2-10", suite="claimed", scope="all", nearest=near, adapters=("base",))
+    assert [c.step for c in curves(built(claim, grey))] == ["cw-l2-10"]
 
 
 def test_an_attack_on_survivors_alone_has_no_curve(tmp_path):

@@ -106,7 +106,7 @@ def test_who_types_autoattack_gets_its_parts_end_to_end_before_anything_else():
             assert list(fitted[: len(own)]) == own
             added = [s.name for s in fitted[len(own) :]]
             assert added[: len(own)] == [f"transfer-{s.name}" for s in sorted(own, key=lambda s: s.attack == "square")]
-            blind = {"unroll-margin"} | ({"square"} if suite == "rand" else set())
+            blind = {"unroll-margin"} | ({"square-1000"} if suite == "rand" else set())
             assert {s.name for s in fitted if s.suite != suite and not s.transfers} == (
                 blind if nature.blind else set()
             )
@@ -142,6 +142,28 @@ def test_each_family_that_goes_end_to_end_goes_by_transfer_too(suite, defense, n
         assert all(places.index(name) < places.index(step.name) for name in step.after)
 
 
+def test_a_claimed_square_is_the_square_of_a_purifier_in_suite_quick():
+    for attack, names in (
+        ("square-5000", ["e2e-square-5000"]),
+        ("autoattack", ["square-1000"]),
+        ("pgd-7", ["square-1000"]),
+    ):
+        fitted = fit(choose("quick", "tpap", "cifar10", "Linf", attack=attack).steps, PURIFIER)
+        assert [s.name for s in fitted if s.attack == "square" and not s.transfers] == names
+
+
+def test_without_an_unrolled_version_autoattack_gets_no_margin_attack_by_transfer():
+    """There would be nothing end to end beside it."""
+    for suite, there in (("standard", False), ("adaptive", True)):
+        fitted = fit(SUITES[suite].steps, replace(PURIFIER, unrolls=False))
+        assert ("transfer-apgd-margin" in {s.name for s in fitted}) is there
+
+
+def test_images_of_a_surrogate_that_a_claim_names_are_made_once():
+    fitted = fit(choose("adaptive", "tpap", "cifar10", "Linf", attack="transfer").steps, PURIFIER)
+    assert [(s.name, s.transfers) for s in fitted if s.attack == "transfer"] == [("claimed-transfer", True)]
+
+
 def test_images_by_transfer_are_all_but_for_what_is_dear():
     fitted = {s.name: s for s in fit(steps_for("adaptive", "co_noise"), NOISE)}
     beside = fitted["transfer-rescaled-ce"]
@@ -156,7 +178,8 @@ def test_images_by_transfer_are_all_but_for_what_is_dear():
     every = [s.name for s in whole.values() if s.transfers and s.limit is None]
     assert whole["transfer-spsa"].after == tuple(every[: every.index("transfer-square") + 1])
     assert list(whole).index("transfer-random-search") > list(whole).index("square")  # scores behind gradients
-    assert adapters(next(s for s in fit(SUITES["full"].steps, NOISE) if s.name == "transfer-eot-pgd")) == ["base"]
+    pgd = next(s for s in fit(SUITES["full"].steps, NOISE) if s.name == "transfer-eot-pgd")
+    assert (adapters(pgd), pgd.params["eot_iter"]) == (["base"], 1)  # no draws to average
     parts = {s.name: s.after for s in fit(SUITES["standard"].steps, PURIFIER) if s.transfers}
     assert parts["transfer-fab-t"] == ("transfer-apgd-ce", "transfer-apgd-t")
     assert parts["transfer-square"] == ("transfer-apgd-ce", "transfer-apgd-t", "transfer-fab-t")
@@ -195,7 +218,7 @@ def test_a_shortened_square_says_how_long_it_is_and_a_claimed_one_stays():
 def test_an_attack_that_averages_by_itself_is_not_averaged_again():
     for nature in (NOISE, Nature(stochastic=True), replace(NOISE, blind=True)):
         steps = choose("adaptive", "co_noise", "cifar10", "Linf", attack="eot-pgd").steps
-        again = next(s for s in fit(steps, nature) if s.name == "e2e-eot-pgd")
+        again = next(s for s in fit(steps, nature) if s.name == "e2e-claimed-eot-pgd")
         assert "eot" not in adapters(again)
 
 

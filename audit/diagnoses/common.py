@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from audit.results import Results
-from audit.rules import SCORES
+from audit.rules import FEW, SCORES
 from audit.step_results import Bools, StepResult
 from audit.types import Diagnosis, DiagnosisStatus
 
@@ -74,8 +74,8 @@ def effective(result: StepResult) -> bool:
 
 
 def telling(results: Results) -> list[StepResult]:
-    """The counted steps but trials, which looked at a few images only."""
-    return [r for r in results.counted if r.step.scope != "trial"]
+    """The counted steps but trials, and claimed attacks too dear end to end, which looked at a few images only."""
+    return [r for r in results.counted if r.step.scope != "trial" and r.step.limit != FEW]
 
 
 def controlled(results: Results) -> bool:
