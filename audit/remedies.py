@@ -17,8 +17,9 @@ from audit.evidence import Evidence
 from audit.filled import enough
 from audit.plan import Plan
 from audit.results import Results
-from audit.rules import DRAWS, three_rows
+from audit.rules import DRAWS
 from audit.suites import SUITES
+from audit.transfers import three_rows
 from audit.types import AdapterSpec, Diagnosis, Round, Step
 
 TRIALS = 32

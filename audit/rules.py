@@ -13,22 +13,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from audit.types import BARE, BESIDE, AdapterSpec, Step
+from audit.transfers import AUTOATTACK_SUITES, AVERAGING, BARE_NETWORK, DEAREST, SCORES, by_transfer, three_rows
+from audit.types import BESIDE, AdapterSpec, Step
 
-BARE_NETWORK = AdapterSpec(BARE)
 STRAIGHT_THROUGH = AdapterSpec("bpda", {"modules": "purifier", "substitute": "identity"})
 UNROLLED = AdapterSpec("unroll", {"temperature": 1.0})
 DRAWS = 10  # half of what AutoAttack's version for random defenses takes, so that minutes on two cores suffice
 AVERAGED = AdapterSpec("eot", {"k": DRAWS, "estimator": "logits"})
 AVERAGED_SCORES = AdapterSpec("eot", {"k": 5, "estimator": "logits"})
-DEAREST = ("cw-l0", "zoo", "boundary", "hopskipjump")  # tens of thousands of passes an image
 LEAST_NORM = ("fmn", "ddn", "deepfool", "cw-l2", "cw-linf")
-SCORES = ("square", "spsa", "nes", "rays", "random-search", "transfer", *DEAREST[1:])  # they ask for no gradient
-ENDS_WITH_SUCCESS = ("square", "random-search")  # so of a network that falls to gradients they ask little
 TOO_DEAR_WITH_EOT = ("float64-ce", "apgd-t", "fab", "fab-t", "fwa", "spsa", "nes", "rays", *LEAST_NORM, *DEAREST)
 TOO_DEAR_WITH_PURIFIER = ("float64-ce", "fab", "fab-t", *DEAREST)  # a pass costs two or three of the bare network
-AUTOATTACK_SUITES = ("standard", "plus", "rand")  # who types one asks for AutoAttack: whole where possible, and first
-AVERAGING = ("eot-pgd",)  # attacks that draw many times by themselves
 EOT_PGD = Step("eot-pgd", "eot-pgd", "full", why="PGD along the mean gradient of ten draws")
 FEWER_QUERIES = 1000
 FEW = 5  # images, where each takes as long as a hundred elsewhere
@@ -85,7 +80,7 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     claimed = [s for s in steps if s.suite == "claimed"]
     others = [s for s in _with_eot_pgd(steps, nature) if s.suite != "claimed"]
     whole = [_end_to_end(_shortened(s, nature), nature) for s in others if not _too_dear(s, nature)]
-    as_claimed = [_by_transfer(s) for s in claimed] if nature.staged else claimed
+    as_claimed = [by_transfer(s) for s in claimed] if nature.staged else claimed
     if not whole or nature == Nature():
         return (*as_claimed, *whole)
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
@@ -104,62 +99,10 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     return (*rows, *three_rows((*extra, *square, *few), rows))
 
 
-def three_rows(steps: Iterable[Step], before: Iterable[Step] = ()) -> tuple[Step, ...]:
-    """The steps, and behind the first of each attack that no step takes by transfer, here or `before`, one that does.
-
-    It takes all images, so that its figures are its own; but in a suite of AutoAttack, or where it takes a few images
-    end to end or asks thousands of queries of each, it takes what no such transfer on all images has taken from the bare
-    network so far, and its figures count these, too. BPDA and averages over draws are left out, of which the bare network
-    has no need. What follows no gradient comes last, so that end to end it is still told from what does. Images of a
-    surrogate are made for neither network.
-    """
-    steps, before = tuple(steps), tuple(before)
-    known = {step.attack for step in (*before, *steps) if step.transfers} | {"transfer"}
-    ran = [step.name for step in before if _whole_transfer(step)]
-    found, blind = list[Step](), list[Step]()
-    for step in steps:
-        found.append(step)
-        if _whole_transfer(step):
-            ran.append(step.name)
-        if step.attack in known or step.scope in ("control", "trial"):
-            continue
-        known.add(step.attack)
-        if step.attack in SCORES:
-            blind.append(replace(step, late=any(s.late for s in steps)))
-        else:
-            found.append(_beside(step, ran))
-    found.extend(_beside(step, ran) for step in blind)
-    return tuple(found)
-
-
-def _whole_transfer(step: Step) -> bool:
-    return step.transfers and step.scope == "all" and step.limit is None
-
-
-def _beside(step: Step, ran: list[str]) -> Step:
-    """A step end to end, by transfer. ran: the transfers on all images before it, which it joins if it is one."""
-    own = tuple(adapter for adapter in step.adapters if adapter.name not in ("bpda", "unroll", "eot"))
-    after, limit = (tuple(ran), step.limit) if _spared(step) else ((), None)
-    params = {**step.params, "eot_iter": 1} if step.attack in AVERAGING else step.params
-    name = f"{BESIDE}{step.name}"
-    beside = replace(step, name=name, scope="all", adapters=own, params=params, after=after, limit=limit)
-    if limit is None:
-        ran.append(beside.name)
-    return _by_transfer(beside)
-
-
 def _with_eot_pgd(steps: tuple[Step, ...], nature: Nature) -> tuple[Step, ...]:
     """Suite full's steps of a random defense: EOT-PGD comes before what attacks survivors. Of a plain one it is PGD."""
     first = next((i for i, s in enumerate(steps) if s.suite == "full" and s.scope == "survivors"), None)
     return steps if first is None or not nature.stochastic else (*steps[:first], EOT_PGD, *steps[first:])
-
-
-def _spared(step: Step) -> bool:
-    """Is a step by transfer kept from the images that others have taken from the bare network?"""
-    if step.attack in ENDS_WITH_SUCCESS:
-        return step.suite in AUTOATTACK_SUITES
-    few = step.limit is not None or step.suite in AUTOATTACK_SUITES or step.attack in SCORES
-    return few and step.scope == "survivors"
 
 
 def answered(steps: Iterable[Step], answers: str) -> tuple[Step, ...]:
@@ -197,12 +140,6 @@ def _shortened(step: Step, nature: Nature) -> Step:
         return step
     fewer = {**step.params, "n_queries": FEWER_QUERIES, "rescale": 1}
     return replace(step, params=fewer, why=f"{step.why}, {FEWER_QUERIES:,} queries")
-
-
-def _by_transfer(step: Step) -> Step:
-    return replace(
-        step, adapters=(BARE_NETWORK, *step.adapters), why=f"{step.why}; made on the bare network, then judged whole"
-    )
 
 
 def _end_to_end(step: Step, nature: Nature) -> Step:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from audit.results import Results
-from audit.rules import FEW, SCORES
+from audit.rules import FEW
 from audit.step_results import Bools, StepResult
+from audit.transfers import SCORES
 from audit.types import Diagnosis, DiagnosisStatus
 
 UNSATURATED = ("rescaled-ce", "float64-ce", "apgd-margin", "apgd-dlr", "apgd-t", "fab-t")

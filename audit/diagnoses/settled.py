@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from audit.diagnoses.common import effective, ran_clean
 from audit.results import Results
-from audit.rules import SCORES
 from audit.stats import total
 from audit.step_results import StepResult
+from audit.transfers import SCORES
 
 DOUBLED = "doubled-"  # steps that repeat the best one with twice the steps and restarts
 MOVED = 0.005  # a smaller change of the worst case than half a point is none
