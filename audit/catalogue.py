@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ from audit.errors import BadInput, MissingDependency, UnknownName
 from audit.registry import closest
 from audit.suites import SUITES
 
+UNBROKEN = 200  # columns
 NO_ATTACKS = (
     "\nAutoAttack standard, plus and rand are suites: --suite standard, or as a claim --claim-attack autoattack",
     "cross-entropy on rescaled logits is apgd-ce through the adapter `rescale`: step rescaled-ce of the suites that have it",
@@ -143,8 +145,19 @@ def _line(claim: papers.PaperClaim) -> tuple[str, ...]:
 
 
 def health(findings: Iterable[Finding]) -> Group:
-    """What `audit doctor` prints: a table, then a line for each library that does not import."""
+    """What `audit doctor` prints: a table, a line for each library that does not import, and whether audits can run."""
     found = list(findings)
-    rows = ((f.library, f.version, "yes" if f.imports else "NO", f.purpose) for f in found)
+    rows = ((f.library, f.version, "yes" if f.imports else "NO" if f.core else "no", f.purpose) for f in found)
     advice = (Text(f"{f.library}: {f.advice}") for f in found if f.advice)
-    return Group(table("libraries", ("library", "version", "imports", "for"), rows), *advice)
+    broken = [f.library for f in found if f.core and not f.imports]
+    end = (
+        f"Core, and does not import: {', '.join(broken)}."
+        if broken
+        else "All of the core imports; the rest is optional."
+    )
+    return Group(table("libraries", ("library", "version", "imports", "for"), rows), *advice, Text(end))
+
+
+def console() -> Console:
+    """Where tables go: the terminal in its width, or a pipe or file without lines broken for a terminal that is not there."""
+    return Console() if Console().is_terminal or "COLUMNS" in os.environ else Console(width=UNBROKEN)

@@ -38,6 +38,10 @@ LIBRARIES = (
     ("ray", "ray", "ray", "audits on a cluster"),
     ("scikit-learn", "sklearn", "tsne", "t-SNE in the report; principal components without it"),
 )
+EXTRAS = {
+    "audit.attacks.art": ("adversarial-robustness-toolbox", "art"),
+    "audit.attacks.foolbox": ("foolbox", "foolbox"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +85,26 @@ def _install(library: str, extra: str | None) -> str:
     )
 
 
+def _robustbench(module: str) -> Any:
+    """Imported as audits import it: by itself it does not find what its own dependency brings under another name."""
+    from audit.models import robustbench
+
+    return robustbench.library(module)
+
+
 def _library(library: str, module: str, extra: str | None, purpose: str) -> Finding:
     install = _install(library, extra)
     found = installed(library)
-    _, problem = _load(lambda: importlib.import_module(module))
+    _, problem = _load(lambda: _robustbench(module) if module == "robustbench" else importlib.import_module(module))
     if not problem:
         return Finding(library, found or "?", True, purpose, "", extra is None)
-    advice = install if found is None else f"installed but broken ({problem}); {install} --force-reinstall"
+    clear = found is None or library == "setuptools"  # of which only the part that robustbench needs is gone
+    advice = install if clear else f"installed but broken ({problem}); {install} --force-reinstall"
     return Finding(library, found or "-", False, purpose, advice, extra is None)
 
 
 def _registered(names: Registry[Any]) -> Iterator[Finding]:
-    """One finding for each module that a registry names; those shipped here are core."""
+    """One finding for each module that a registry names; those shipped here are core, unless their extra is not installed."""
     modules: dict[str, list[str]] = {}
     for name in names:
         modules.setdefault(names.target(name).partition(":")[0], []).append(name)
@@ -103,4 +115,6 @@ def _registered(names: Registry[Any]) -> Iterator[Finding]:
         version = f"{library} {installed(library) or ''}".strip()
         advice = f"mend {module}, or install what it needs ({'; '.join(problems)})" if problems else ""
         core = module.startswith(("audit.", "adapters."))
+        if problems and module in EXTRAS and installed(EXTRAS[module][0]) is None:
+            advice, core = _install(*EXTRAS[module]), False
         yield Finding(module, version, not problems, f"{names.kind}s {', '.join(members)}", advice, core)

@@ -56,6 +56,7 @@ def test_a_broken_library_is_reported_and_not_raised(tmp_path, monkeypatch, rais
     shown = " ".join(capsys.readouterr().out.split())
     assert "pip install -e '.[ray]'" in shown
     assert ("[gpu]" in shown) == ("[gpu]" in raised)
+    assert shown.endswith("Core, and does not import: numpy.")
 
 
 def test_an_attack_or_adapter_that_does_not_load_is_reported(monkeypatch):
@@ -77,3 +78,39 @@ def test_advice_outside_a_clone_and_for_setuptools(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "LIBRARIES", planted)
     advice = [found.advice for found in doctor.examine()[:2]]
     assert advice == ["pip install 'robustness-audit[robustbench]'", "pip install 'setuptools<81'"]
+
+
+def test_without_the_extras_of_our_own_wrappers_the_core_is_sound(monkeypatch, capsys):
+    for name, module in (("cw-l2", "audit.attacks.art"), ("ddn", "audit.attacks.foolbox")):
+        monkeypatch.setitem(registry.attacks._targets, name, f"{module}:not_there")
+    present = doctor.installed
+    gone = ("adversarial-robustness-toolbox", "foolbox")
+    monkeypatch.setattr(doctor, "installed", lambda library: None if library in gone else present(library))
+    found = {f.library: f for f in doctor.examine()}
+    for module, extra in (("audit.attacks.art", "art"), ("audit.attacks.foolbox", "foolbox")):
+        assert (found[module].imports, found[module].core) == (False, False)
+        assert found[module].advice == f"pip install -e '.[{extra}]'"
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert not ended.value.code
+    assert capsys.readouterr().out.rstrip().endswith("All of the core imports; the rest is optional.")
+
+
+def test_a_wrapper_that_fails_beside_its_installed_library_is_core(monkeypatch):
+    monkeypatch.setitem(registry.attacks._targets, "ddn", "audit.attacks.foolbox:dnn")
+    found = {f.library: f for f in doctor.examine()}["audit.attacks.foolbox"]
+    assert (found.imports, found.core) == (False, True)
+    assert "ddn: AttributeError" in found.advice
+
+
+def test_a_file_gets_whole_lines(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with pytest.raises(SystemExit):
+        main(["doctor"])
+    rows = capsys.readouterr().out.splitlines()
+    assert any(row.split()[0] == "audit.attacks.torchattacks" and "ti-dim" in row for row in rows)
+
+
+def test_robustbench_is_loaded_as_audits_load_it():
+    found = {f.library: f for f in doctor.examine()}["robustbench"]
+    assert found.imports == (doctor.installed("robustbench") is not None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from audit import options as o
 
@@ -12,7 +11,7 @@ def list_(kind: o.Listed, defense: o.Whose = None) -> None:
     """List what can be named on the command line, and what the papers claim."""
     from audit import catalogue
 
-    Console().print(catalogue.listing(kind.value, defense))
+    catalogue.console().print(catalogue.listing(kind.value, defense))
 
 
 def doctor() -> None:
@@ -21,6 +20,6 @@ def doctor() -> None:
     from audit.doctor import examine
 
     findings = examine()
-    Console().print(catalogue.health(findings))
+    catalogue.console().print(catalogue.health(findings))
     if not all(f.imports for f in findings if f.core):
         raise typer.Exit(1)
