@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from audit.results import Results
 from audit.stats import Counts, estimate
 from audit.step_results import Bools, Floats, StepResult
 from audit.summary import Audit
-from audit.types import SELECTION_DRAWS, Estimate
+from audit.types import Estimate
 from audit.verdict import proven, unknown_images
 
 VERSION = 1
@@ -172,11 +171,10 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _figures(results: Results, unknown: Bools) -> tuple[Figure, ...]:
     draws = results.plan.draws
-    scale = 1 if draws == 1 else math.lcm(SELECTION_DRAWS, draws)
 
     def figure(name: str, kind: Kind, shares: Floats, lost: Bools) -> Figure:
         shares = np.where(lost, 0, np.nan_to_num(shares, nan=0.0))
-        return Figure(name, kind, np.rint(shares * np.float64(scale)).astype(np.int64), scale)
+        return Figure(name, kind, np.rint(shares * np.float64(draws)).astype(np.int64), draws)
 
     nothing = np.zeros_like(unknown)
     made = [

@@ -1,9 +1,9 @@
 """What becomes of an attack's images: each is fixed first, then judged on draws that no attack saw.
 
 An attack leaves up to three images behind for each clean one: the image that it returned, the first one that fooled
-the model it saw, and the one with the lowest margin there. One stream of draws chooses the worst of them, another, by
-which the clean images are judged too, scores the chosen one. A deterministic defense answers the same on both, so it is
-asked once.
+the model it saw, and the one with the lowest margin there. One stream of draws says which of them are adversarial and
+chooses the worst; another, by which the clean images are judged too, gives the figure of each. A deterministic defense
+answers the same on both, so it is asked once.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Court:
-    """select: chooses among candidates; score: None for a deterministic defense, else fresh draws for the figure;
+    """select: chooses among candidates; score: None for a deterministic defense, else fresh draws for the figures;
     bare: judges by the bare network, where the attack saw only that.
     """
 
@@ -63,34 +63,42 @@ class Court:
         judged = self.select.judge(images, y, strict=False)
         return judged.valid & (judged.p_correct <= DONE)
 
-    def final(self, images: Tensor, y: Tensor, chosen: Tensor) -> Tensor:
-        """P(correct) of fixed images by draws that chose nothing: float32 (n,). `chosen`: what selection gave."""
-        return chosen if self.score is None or not len(y) else self.score.p_correct(images)
+    def figures(self, images: Tensor, chosen: Tensor) -> Tensor:
+        """P(correct) of fixed images by draws that chose nothing: float32 (n,), NaN where `chosen`, by those that did, is."""
+        if self.score is None or bool(chosen.isnan().all()):
+            return chosen
+        return self.score.p_correct(images).where(~chosen.isnan(), chosen)
 
 
 @dataclass
 class Case:
-    """The worst image of each row so far. p: P(correct) by the selecting draws, NaN while nothing was judged."""
+    """The worst image of each row so far. p: P(correct) by the selecting draws, figure: by those that chose nothing; NaN
+    while nothing was judged.
+    """
 
     x: Tensor
     y: Tensor
     court: Court
     worst: Tensor = field(init=False)
     p: Tensor = field(init=False)
+    figure: Tensor = field(init=False)
     prediction: Tensor = field(init=False)
     invalid: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.worst, self.prediction = self.x.clone(), self.y.clone()
         self.p = torch.full((len(self.x),), float("nan"), device=self.x.device)
+        self.figure = self.p.clone()
         self.invalid = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device)
 
-    def hear(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Judge one candidate for each of `rows` (bool (n,)); its P(correct), NaN elsewhere: float32 (n,)."""
+    def hear(self, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Judge one candidate for each of `rows` (bool (n,)): P(correct) by the selecting draws, and its figure; NaN
+        elsewhere: float32 (n,).
+        """
         heard = torch.full_like(self.p, float("nan"))
         index = rows.nonzero().flatten()
         if not len(index):
-            return heard
+            return heard, heard
         judged = self.court.select.judge(images[index], self.y[index], strict=False)
         heard[index] = judged.p_correct
         self.invalid[index] |= ~judged.valid
@@ -98,7 +106,9 @@ class Case:
         take = index[better]
         self.worst[take], self.p[take] = images[take], heard[take]
         self.prediction[take] = judged.prediction[better]
-        return heard
+        figures = self.court.figures(images, heard)
+        self.figure[take] = figures[take]
+        return heard, figures
 
 
 def judge_attack(
@@ -119,11 +129,13 @@ def judge_attack(
     """
     case = Case(x, y, court)
     columns: dict[str, Tensor] = {}
+    returned_broken: Tensor | None = None
     everyone = torch.ones_like(usable)
     first, lowest, shape = probe.first_query, probe.best_query, (-1, *[1] * (x.ndim - 1))
     if candidate is not None:
         returned = project(torch.where(usable.view(shape), candidate, x), x, threat)
-        columns[RETURNED] = case.hear(returned, usable)
+        heard, columns[RETURNED] = case.hear(returned, usable)
+        returned_broken = heard < 0.5
         if minimal:
             columns["nearest"] = _nearest(court.select, candidate, usable, x, y, threat)
         if court.bare is not None:
@@ -136,20 +148,19 @@ def judge_attack(
             lowest = torch.where(lower.view(shape), returned, lowest)
     if court.bare is not None:
         # An image that was never fooled stays clean in "first", as a cascade of attacks returns it.
-        columns[FIRST] = case.hear(project(first, x, threat), everyone)
-        columns[LOWEST] = case.hear(project(lowest, x, threat), everyone)
+        _, columns[FIRST] = case.hear(project(first, x, threat), everyone)
+        _, columns[LOWEST] = case.hear(project(lowest, x, threat), everyone)
     else:
         met = (probe.best_margin < 0) & ~(case.p <= DONE)
         case.hear(project(probe.best_query, x, threat), met)
     broken = case.p < 0.5  # false for NaN
     nearest = columns.pop("nearest", torch.full_like(case.p, float("nan")))
-    fixed = court.final(case.worst, y, case.p)
     return {
         "broken": broken.cpu().numpy(),
-        "returned_broken": (columns[RETURNED] < 0.5 if RETURNED in columns else broken).cpu().numpy(),
+        "returned_broken": (broken if returned_broken is None else returned_broken).cpu().numpy(),
         "unjudged": (case.invalid & ~broken).cpu().numpy(),
         "p_select": case.p.cpu().numpy(),
-        "p": fixed.cpu().numpy(),
+        "p": case.figure.cpu().numpy(),
         **{f"p_{name}": column.cpu().numpy() for name, column in columns.items()},
         "prediction": case.prediction.cpu().numpy(),
         "distance": distance(case.worst, x, threat.norm).cpu().numpy() if len(x) else np.zeros(0, np.float32),

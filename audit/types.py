@@ -15,8 +15,8 @@ from audit.errors import BadInput
 
 Norm = Literal["Linf", "L2", "L1", "L0"]
 NORMS: tuple[Norm, ...] = ("Linf", "L2", "L1", "L0")
-# Of a random defense, the draws that choose among an image's adversarial images and judge what one attack left. With 20, what
-# a dozen attacks left of a random resize stood two points above what one of them left (one run).
+# Of a random defense, the draws that choose among an image's adversarial images. With 20, what a dozen attacks left of a
+# random resize stood two points above what one of them left (one run).
 SELECTION_DRAWS = 100
 TRAITS = frozenset({"stochastic", "nondifferentiable", "test_time_optimisation", "rejects", "stateful"})
 

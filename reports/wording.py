@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audit.diagnoses.index import INDEX, in_words
-from audit.types import SELECTION_DRAWS, bounded
+from audit.types import bounded
 
 BOUNDS = {"claimed": "at least", "adaptive": "at most"}
 UNMATCHED = (
@@ -61,7 +61,7 @@ def _mark(family: Mapping[str, Any]) -> str:
 def routes_note(data: Mapping[str, Any]) -> str:
     """What the table of routes says, in one paragraph."""
     counts = (
-        f"the lowest of the four figures counts (each over {SELECTION_DRAWS} draws)"
+        "the lowest of the four figures counts"
         if data["draws"] > 1
         else "the worst of the four counts for each image"
     )

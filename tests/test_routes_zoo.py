@@ -10,7 +10,6 @@ import pytest
 from audit.preparation import prepare
 from audit.routes import routes
 from audit.stats import drop_p_value
-from audit.types import SELECTION_DRAWS
 from tests.test_engine import run
 
 pytestmark = pytest.mark.slow
@@ -34,9 +33,8 @@ def test_end_to_end_is_not_higher_than_the_lowest_row_by_transfer(defense, attac
     (family,) = routes(results)
     assert family.step == whole.step.name
     assert family.lowest.accuracy == pytest.approx(float(grey.views["lowest"].mean()))
-    draws = SELECTION_DRAWS if results.plan.draws > 1 else 1
     ours, *theirs = (
-        np.rint(step.views[view] * draws).astype(np.int64)
+        np.rint(step.views[view] * results.plan.draws).astype(np.int64)
         for step, view in ((whole, "returned"), (grey, "returned"), (grey, "first"), (grey, "lowest"))
     )
     lowest = min(theirs, key=np.sum)
