@@ -22,6 +22,7 @@ SNAPSHOT = "2025-03"
 SAME_EPS = 5e-4  # six models were evaluated at 0.031 and stand among those at 8/255
 IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}  # the first of the test set
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
+AUTOATTACK_SUITES = ("standard", "plus")
 NEIGHBOURS = 3
 RANDOM, OPTIMISES = "it is random", "it optimises at test time"
 EXCLUDED = {"stochastic": RANDOM, "test_time_optimisation": OPTIMISES}
@@ -141,6 +142,21 @@ def placement(data: Mapping[str, Any]) -> dict[str, Any]:
         "around": [e.to_dict() for e in _around(ranked, figure["accuracy"])],
         "itself": None if itself is None else itself.to_dict(), "unfair": unfair(data, rows),
     }  # fmt: skip
+
+
+def left_by_autoattack(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What AutoAttack leaves end to end in suite standard or plus: `cumulative` of the last of its parts in a report.
+
+    A test-time part meets other attacks behind them, which have no say in it. None in other suites, where a part did not
+    run whole, and where another attack took images before the last part.
+    """
+    suite = data["run"]["suite"]
+    counted = [a for a in data["attacks"] if a["scope"] in ("all", "survivors")]
+    own = [a for a in counted if a["suite"] == suite and a["route"] == "end-to-end"]
+    whole = {a["attack"] for a in own if a["done"] and not a["errors"]} >= AUTOATTACK
+    alone = own == counted[: len(own)] and all(a["done"] and not a["errors"] for a in own)
+    found: Mapping[str, Any] | None = own[-1]["cumulative"] if whole and alone and suite in AUTOATTACK_SUITES else None
+    return found
 
 
 def _around(rows: Sequence[Entry], accuracy: float | None) -> Sequence[Entry]:

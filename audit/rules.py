@@ -37,7 +37,7 @@ GRADIENT_FREE = (
 NOT_UNROLLED = (
     "step unroll-margin is left out: the purifier has no method unrolled(temperature), a smooth version of itself"
 )
-SQUARE = Step(  # not called "square": with so few queries no suite upholds a defense (`audit.diagnoses.autoattack`)
+SQUARE = Step(  # not called "square": suites quick and rand, which it joins, are not to uphold a defense by it (`audit.diagnoses`)
     f"square-{FEWER_QUERIES}", "square", "adaptive", params={"n_queries": FEWER_QUERIES, "rescale": 1}, late=True,
     why=f"no gradient at all, {FEWER_QUERIES:,} queries: the part in front may hide it",
 )  # fmt: skip
@@ -86,7 +86,7 @@ def fit(steps: Iterable[Step], nature: Nature) -> tuple[Step, ...]:
     named = any(step.suite in AUTOATTACK_SUITES for step in whole)
     again = tuple(_again(claimed, nature))
     unrolled = tuple(_unrolled(nature))
-    extra = (*_transfers(), *unrolled) if nature.staged and (unrolled or not named) else ()
+    extra = (*_transfers(whole), *unrolled) if nature.staged and (unrolled or not named) else ()
     square = (SQUARE,) if nature.blind and "square" not in {step.attack for step in (*again, *whole)} else ()
     few = tuple(_few(claimed, (*again, *whole, *square), nature))
     late = next((i for i, step in enumerate(whole) if step.late), len(whole))
@@ -172,7 +172,7 @@ def _again(claimed: Iterable[Step], nature: Nature) -> Iterator[Step]:
 def _few(claimed: Iterable[Step], whole: Iterable[Step], nature: Nature) -> Iterator[Step]:
     """Of each claimed attack that no step takes end to end because it is dear, one that does, on a few survivors."""
     done = {step.attack for step in whole} | {"transfer"}
-    for step in claimed if nature.staged or nature.stochastic else ():
+    for step in claimed:
         if step.attack not in done:
             done.add(step.attack)
             why = f"the claimed attack, end to end, on {FEW} of the images that are left"
@@ -182,9 +182,11 @@ def _few(claimed: Iterable[Step], whole: Iterable[Step], nature: Nature) -> Iter
             yield _end_to_end(few, nature)
 
 
-def _transfers() -> tuple[Step, ...]:
+def _transfers(whole: Iterable[Step]) -> tuple[Step, ...]:
+    """The margin attack by transfer, as long as the suite's own."""
     why = "images of lowest margin on the bare network, each tried on the whole defense"
-    return (Step(f"{BESIDE}apgd-margin", "apgd-margin", "adaptive", "all", (BARE_NETWORK,), why=why),)
+    params = next((step.params for step in whole if step.attack == "apgd-margin"), {})
+    return (Step(f"{BESIDE}apgd-margin", "apgd-margin", "adaptive", "all", (BARE_NETWORK,), params, why=why),)
 
 
 def _unrolled(nature: Nature) -> tuple[Step, ...]:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit.errors import BadInput
-from audit.leaderboard import boards
+from audit.leaderboard import AUTOATTACK_SUITES, boards, left_by_autoattack
 
-AUTOATTACK_SUITES = ("standard", "plus")
 RULES = "RobustBench's rules would not admit this defense"
 FLAGS = {  # what `audit export` takes for a field that no run knows
     "link": "--link", "name": "--title", "authors": "--authors", "additional_data": "--additional-data", "venue": "--venue",
@@ -37,8 +36,8 @@ def model_info(data: Mapping[str, Any], about: About) -> dict[str, Any]:
     """The JSON of a report (the dictionary of report.json). What is not known is null.
 
     autoattack_acc: what AutoAttack left, where the suite was "standard" or "plus", ran whole and saw the leaderboard's images
-    at its eps; else the worst case stands as `external`, which is how RobustBench records what others find. unreliable: its
-    rules would not admit the defense.
+    at its eps. external: the worst case, where that is another figure, which is how RobustBench records what others find.
+    unreliable: its rules would not admit the defense.
     Raises BadInput for a data set or norm without a leaderboard, or a run that is not finished.
     """
     dataset, norm = data["dataset"]["name"], data["threat"]["norm"]
@@ -48,7 +47,8 @@ def model_info(data: Mapping[str, Any], about: About) -> dict[str, Any]:
     if data["run"]["missing_units"] or data["adaptive"]["accuracy"] is None:
         raise BadInput("the run has no worst case yet, expected a finished one; run the same command again")
     unfair = data["leaderboard"]["unfair"]
-    whole = not _not_measured_so(data)
+    left = None if _not_measured_so(data) else left_by_autoattack(data)
+    autoattack = None if left is None else percent(left["accuracy"])
     worst = percent(data["adaptive"]["accuracy"])
     claim = data["claim"] or {}
     reported = about.reported if about.reported is not None else _stated(claim)
@@ -57,7 +57,7 @@ def model_info(data: Mapping[str, Any], about: About) -> dict[str, Any]:
         "number_forward_passes": about.forward_passes, "dataset": dataset, "venue": about.venue,
         "architecture": data["defense"]["architecture"].get("name"), "eps": data["threat"]["eps_text"],
         "clean_acc": percent(data["clean"]["accuracy"]), "reported": None if reported is None else percent(reported),
-        "autoattack_acc": worst if whole else None, "external": None if whole else worst,
+        "autoattack_acc": autoattack, "external": None if autoattack == worst else worst,
         "unreliable": any(why.startswith(RULES) for why in unfair), "footnote": _footnote(data, unfair),
     }  # fmt: skip
 
@@ -78,14 +78,14 @@ def lacking(found: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
 
 
 def _not_measured_so(data: Mapping[str, Any]) -> list[str]:
-    """Why the worst case is no figure of AutoAttack's as RobustBench measures it, by suite, images, n, eps or strength."""
+    """Why no figure is AutoAttack's as RobustBench measures it, by suite, images, n, eps or strength."""
     suite = data["run"]["suite"]
-    named = (
-        []
-        if suite in AUTOATTACK_SUITES
-        else [f"the suite is {suite}, AutoAttack's are {' and '.join(AUTOATTACK_SUITES)}"]
-    )
-    return [*named, *(why for why in data["leaderboard"]["unfair"] if not why.startswith(RULES))]
+    unfair = [why for why in data["leaderboard"]["unfair"] if not why.startswith(RULES)]
+    if suite not in AUTOATTACK_SUITES:
+        return [f"the suite is {suite}, AutoAttack's are {' and '.join(AUTOATTACK_SUITES)}", *unfair]
+    if not unfair and left_by_autoattack(data) is None:
+        return ["another attack took images before the last part of AutoAttack"]
+    return unfair
 
 
 def percent(share: float) -> str:

@@ -1,7 +1,7 @@
-"""Attacks to train against, as parts of a recipe: Batch -> images (b, c, h, w) in [0,1], at most eps from batch.x.
+"""Attacks to train against, as parts of a recipe: Batch -> images (b, c, h, w) in [0,1].
 
-They are local and small because defenses import no attack library; measurements use the registry's attacks.
-All but Carlini and Wagner's, which looks for the nearest image wherever it lies, maximise cross-entropy in that ball. None
+They are local and small because defenses import no attack library; measurements use the registry's attacks. They maximise
+cross-entropy at most eps from batch.x; Carlini and Wagner's alone looks for the nearest image wherever it lies. None
 takes a gradient with respect to the weights, and all return detached images.
 """
 
@@ -62,7 +62,8 @@ def nearest_other(network: nn.Module, x: Tensor, y: Tensor, c: float, steps: int
     """Carlini and Wagner's L2 attack with one constant, untargeted: images (b, c, h, w) that are not classified as y (b,).
 
     Adam minimises |x' - x|^2 + c * max(z_y - max of the others, 0) over x' = (tanh w + 1) / 2; of each image the nearest
-    x' that the network does not classify as y is kept, and the image itself where there is none. Detached.
+    x' that the network does not classify as y is kept, and the image itself where there is none. `steps` images are looked
+    at, of which the first is x. Detached.
     """
     x = x.detach()
     edge = 1 - torch.finfo(x.dtype).eps  # atanh is infinite at the box

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from audit.leaderboard import AUTOATTACK, left_by_autoattack
 from audit.types import show_eps
 from reports.wording import attack_figure, fair, percent
 
 ELSEWHERE = {"data set", "images", "eps", "norm"}
-AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 SENTENCES = 4  # on what claims about something else are for
 NOT_RUN = "its attack was not run"
 
@@ -86,18 +86,23 @@ def _measured(claim: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 
 def _autoattack(data: Mapping[str, Any], ran: list[Mapping[str, Any]]) -> str:
-    """What the four parts leave together: the figure of the last where each names those before it; else its worst case."""
-    clean = [a for a in ran if a["done"] and not a["errors"]]
-    attacks = {a["name"]: a["attack"] for a in clean}
-    parts = [a for a in clean if a["attack"] == "square"]
-    for last in parts:
-        if {"square", *(attacks.get(name) for name in last.get("after", ()))} == AUTOATTACK:
-            return _shown(attack_figure(last), last["interval"]) if last["accuracy"] is not None else NOT_RUN
-    for last in parts:
-        whole = {a["attack"] for a in clean if a["suite"] == "standard" and a["route"] == last["route"]} >= AUTOATTACK
-        if whole and last["suite"] == "standard" and last["accuracy_is"] == "cumulative":
-            return _shown(percent(last["cumulative"]["accuracy"]), last["cumulative"]["interval"])
-    return NOT_RUN
+    """What the four parts leave together of all images: as the claim has them, else end to end in the suite of that name,
+    else along the routes of `ran`.
+    """
+    chains = [last for last in ran if last["attack"] == "square" and last["accuracy"] is not None and _chain(last, ran)]
+    claimed = [last for last in chains if last["suite"] == "claimed"]
+    left = left_by_autoattack(data) if data["run"]["suite"] == "standard" else None
+    if left is not None and not claimed and any(a["route"] == "end-to-end" for a in ran):
+        return _shown(percent(left["accuracy"]), left["interval"])
+    found = next(iter(claimed or chains), None)
+    return NOT_RUN if found is None else _shown(attack_figure(found), found["interval"])
+
+
+def _chain(last: Mapping[str, Any], ran: list[Mapping[str, Any]]) -> bool:
+    """Does this part name the three before it, and did all four run whole?"""
+    attacks = {a["name"]: a["attack"] for a in ran if a["done"] and not a["errors"]}
+    parts = (last["name"], *last.get("after", ()))
+    return {attacks.get(name) for name in parts} == AUTOATTACK
 
 
 def _same(claim: Mapping[str, Any], attack: Mapping[str, Any]) -> bool:

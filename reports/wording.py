@@ -24,7 +24,7 @@ ROUTES = (
     ("bare", "bare network"), ("transfer", "by transfer"), ("first", "first success"), ("lowest", "lowest margin"),
     ("end_to_end", "end to end"),
 )  # fmt: skip
-STAR = " *"
+STAR, DAGGER = " *", " †"
 REFUSED = "refused: no attack saw the whole defense"
 
 
@@ -52,29 +52,26 @@ def _by_itself(family: Mapping[str, Any]) -> str:
 
 def _mark(family: Mapping[str, Any]) -> str:
     """A star where only survivors were attacked, a dagger where the attack ran end to end with other parameters."""
-    if family["cumulative"]:
-        return STAR
     own = (None, f"e2e-{family['attack']}", family["attack"])
-    return "" if family["step"] in own else " †"
+    return (STAR if family["cumulative"] else "") + ("" if family["step"] in own else DAGGER)
 
 
 def routes_note(data: Mapping[str, Any]) -> str:
     """What the table of routes says, in one paragraph."""
     counts = (
-        "the lowest of the four figures counts"
-        if data["draws"] > 1
-        else "the worst of the four counts for each image"
+        "the lowest of the four figures counts" if data["draws"] > 1 else "the worst of the four counts for each image"
     )
     note = (
         "Transfer: images made against the bare network and then judged by the whole defense, which is how papers of "
         "such defenses measure; first success and lowest margin are two other images of the same attack. End to end: the "
         f"attack saw the whole defense; who sees the whole can try the images by transfer, too, so {counts}."
     )
-    marks = {_mark(family): family["step"] for family in data["routes"]}
-    starred = " * counts what this attack and all before it leave." if STAR in marks else ""
+    marks = [(_mark(family), family["step"]) for family in data["routes"]]
+    starred = " * counts what this attack and all before it leave." if any(STAR in mark for mark, _ in marks) else ""
     if any(family["cascade"] for family in data["routes"]):
         starred += " On the bare network and by transfer, * is what this attack and the transfers before it leave."
-    other = f" † the same attack with the parameters of {marks[' †']}." if " †" in marks else ""
+    others = dict.fromkeys(step for mark, step in marks if DAGGER in mark)
+    other = f" † the same attack with the parameters of {' or '.join(others)}." if others else ""
     absent = any(family["end_to_end"]["accuracy"] is None for family in data["routes"])
     unrun = " Not run: this suite has no step of that attack that sees the whole defense." if absent else ""
     return note + starred + other + unrun + _above_clean(data)

@@ -21,12 +21,13 @@ from tests.planted import TinyCNN
 def report(**changes) -> dict:
     """A report.json of a full AutoAttack run on CIFAR-10, as far as the leaderboard reads it."""
     attacks = [
-        {"attack": a, "done": True, "errors": 0, "route": "end-to-end", "scope": "survivors"}
-        for a in leaderboard.AUTOATTACK
-    ]
+        {"attack": a, "done": True, "errors": 0, "route": "end-to-end", "scope": "survivors", "suite": "standard",
+         "cumulative": {"accuracy": 0.6, "interval": [0.59, 0.61]}}
+        for a in sorted(leaderboard.AUTOATTACK)
+    ]  # fmt: skip
     data = {
         "dataset": {"name": "cifar10", "n": 10_000}, "threat": {"norm": "Linf", "eps": 8 / 255, "eps_text": "8/255"},
-        "defense": {"name": "mine", "traits": []}, "run": {"missing_units": 0, "sources": {"data": ""}}, "draws": 1,
+        "defense": {"name": "mine", "traits": []}, "run": {"suite": "standard", "missing_units": 0, "sources": {"data": ""}}, "draws": 1,
         "adaptive": {"accuracy": 0.6, "interval": [0.59, 0.61]}, "claimed": {"accuracy": 0.7, "interval": [0.69, 0.71]},
         "claim": {"basis": "typed", "robust_acc": 0.8}, "attacks": attacks, "diagnoses": [],
     }  # fmt: skip

@@ -70,6 +70,15 @@ def test_what_other_attacks_leave_behind_autoattack_is_not_its_figure():
     data = autoattack(*FOUR)
     beaten = {**data, "adaptive": {"accuracy": 0.05, "interval": [0.0, 0.1]}}
     assert beside(beaten)[0]["measured"] == "25.0% [15.0%, 35.0%]"
+    typed = {**data, "attacks": [ran("pgd", 0.5), *data["attacks"]]}  # took images before them
+    assert beside(typed)[0]["measured"] == "its attack was not run"
+    names = [f"transfer-{name}" for name in FOUR]
+    behind = [
+        {**ran(a, 0.8, route="transfer"), "suite": "standard", "name": n} for a, n in zip(FOUR, names, strict=True)
+    ]
+    both = {**data, "attacks": [*data["attacks"], *behind[:3], {**behind[3], "after": names[:3]}]}
+    for route, left in (("", "25.0%"), ("end-to-end", "25.0%"), ("transfer", "80.0%")):
+        assert beside({**both, "paper_claims": [claim("autoattack", route=route)]})[0]["measured"].startswith(left)
     grey = [{**ran(name, 0.6, route="transfer"), "suite": "plus", "name": f"transfer-{name}"} for name in FOUR]
     six = {**grey[3], "after": ["transfer-apgd-ce", "transfer-apgd-dlr", "transfer-fab"]}
     others = [{**grey[0], "attack": a, "name": f"transfer-{a}"} for a in ("apgd-dlr", "fab")]

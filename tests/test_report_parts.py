@@ -161,6 +161,7 @@ def test_an_end_to_end_figure_of_another_length_is_marked_as_such():
     longer = rows | {"attack": "pgd-100", "step": "e2e-pgd-20"}
     assert route_cells(own)[-1] == "19.0% [13.0%, 25.0%]"
     assert route_cells(longer)[-1] == "19.0% [13.0%, 25.0%] †"
+    assert route_cells(longer | {"cumulative": True})[-1] == "19.0% [13.0%, 25.0%] * †"
     assert "†" not in routes_note(of(own))
     assert routes_note(of(own, longer)).endswith("† the same attack with the parameters of e2e-pgd-20.")
 

@@ -30,6 +30,12 @@ def test_the_claimed_attacks_of_a_staged_defense_are_made_on_its_bare_network():
         assert all(s.transfers and s.scope == "all" for s in claimed)
 
 
+@pytest.mark.parametrize("suite", ["quick", "adaptive", "full"])
+def test_the_margin_attack_is_as_long_by_transfer_as_end_to_end(suite):
+    fitted = {s.name: s for s in fit(SUITES[suite].steps, PURIFIER)}
+    assert fitted["transfer-apgd-margin"].params == fitted["apgd-margin"].params
+
+
 def test_each_short_claimed_attack_comes_again_end_to_end():
     fitted = {s.name: s for s in fit(ADAPTIVE, PURIFIER)}
     for name in ("fgsm", "bim-20", "pgd-20", "apgd-ce-100"):

@@ -62,6 +62,19 @@ def test_other_suites_and_weakened_attacks_are_external_evaluations():
     assert "made weaker" in model_info(finished(diagnoses=weaker), About())["footnote"]
 
 
+def test_what_others_took_behind_autoattack_is_external_and_before_it_nothing_is_autoattacks():
+    whole = finished()
+    more = {**whole["attacks"][-1], "attack": "apgd-margin", "route": "transfer"}
+    beaten = {"accuracy": 0.2, "interval": [0.19, 0.21]}
+    behind = finished(attacks=[*whole["attacks"], more], adaptive=beaten)
+    found = model_info(behind, About())
+    assert (found["autoattack_acc"], found["external"]) == ("60.00", "20.00")
+    before = finished(attacks=[{**more, "suite": "claimed"}, *whole["attacks"]])
+    found = model_info(before, About())
+    assert (found["autoattack_acc"], found["external"]) == (None, "60.00")
+    assert lacking(found, before)[-1].endswith("another attack took images before the last part of AutoAttack")
+
+
 def test_what_the_rules_keep_out_is_marked_unreliable():
     found = model_info(finished(defense__traits=["test_time_optimisation"], dataset__n=846), About())
     assert found["unreliable"]

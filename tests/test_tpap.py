@@ -15,6 +15,7 @@ from audit.claims import own_claims
 from audit.datasets import FASHION_MNIST
 from audit.errors import BadInput, BadWeights
 from audit.linear import Linear, linear_problem
+from audit.preparation import prepare
 from defenses.adversaries import CW
 from defenses.networks import MiddleCNN
 from defenses.overfitting import accuracy, overfitting_probe, perturbed
@@ -154,7 +155,14 @@ def test_training_with_cw_sees_the_nearest_image_that_is_not_the_true_class():
     assert (far[wrong] < 1e-5).all()
     assert (far[~wrong] > 0.9 * model.distance(x, y, "L2")[~wrong]).all()
     assert not found.requires_grad
-    assert RECIPES["paper-cw"].adversary == CW(steps=10)
+
+
+def test_ten_steps_of_cw_as_the_recipe_takes_them_fool_a_network_that_is_not_defended():
+    prepared = prepare("undefended", suite="quick", n=40)
+    x, y, network = prepared.target.x, prepared.target.y, prepared.target.model
+    found = RECIPES["paper-cw"].adversary(Batch(network, x, y, torch.arange(len(x)), 0, 0, 0, {}, x))
+    with torch.no_grad():
+        assert (network(found).argmax(1) != y).float().mean() > 0.9
 
 
 def test_the_manifest_chooses_the_purification():

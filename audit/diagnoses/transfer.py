@@ -43,8 +43,8 @@ def transfer_failure(results: Results) -> Diagnosis:
     """Images that were made for another model and leave the defense standing: the attack solved another problem.
 
     That model is the bare network of a defense with a test-time part, or whatever a claimed attack asked in place of the
-    defense. Of several claimed attacks, without one of all, the one of which most images are kept counts; the paper asks the same of
-    each image.
+    defense. Of several, the claimed one of which most images are kept counts, and where none is claimed the one of all; the
+    paper asks the same of each image.
     """
     name, remedy, reference = "transfer_failure", "attack the whole defense, end to end", "Pintor et al. 2022, indicator 5; Croce et al. 2022, arXiv 2202.13711"  # fmt: skip
     found = worst_transfer(results)
