@@ -12,7 +12,7 @@ from typing import Any
 
 from audit import registry
 from audit.registry import Registry
-from audit.versions import installed
+from audit.versions import DISTRIBUTIONS, installed
 
 ROOT = Path(__file__).parent.parent  # of a clone; elsewhere the folder that packages are installed in
 LIBRARIES = (
@@ -38,10 +38,7 @@ LIBRARIES = (
     ("ray", "ray", "ray", "audits on a cluster"),
     ("scikit-learn", "sklearn", "tsne", "t-SNE in the report; principal components without it"),
 )
-EXTRAS = {
-    "audit.attacks.art": ("adversarial-robustness-toolbox", "art"),
-    "audit.attacks.foolbox": ("foolbox", "foolbox"),
-}
+EXTRAS = {"audit.attacks.art": "art", "audit.attacks.foolbox": "foolbox"}  # of our own wrappers
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +112,7 @@ def _registered(names: Registry[Any]) -> Iterator[Finding]:
         version = f"{library} {installed(library) or ''}".strip()
         advice = f"mend {module}, or install what it needs ({'; '.join(problems)})" if problems else ""
         core = module.startswith(("audit.", "adapters."))
-        if problems and module in EXTRAS and installed(EXTRAS[module][0]) is None:
-            advice, core = _install(*EXTRAS[module]), False
+        extra = EXTRAS.get(module, "")
+        if problems and extra and installed(DISTRIBUTIONS.get(extra, extra)) is None:
+            advice, core = _install(extra, extra), False
         yield Finding(module, version, not problems, f"{names.kind}s {', '.join(members)}", advice, core)

@@ -22,7 +22,7 @@ SNAPSHOT = "2025-03"
 SAME_EPS = 5e-4  # six models were evaluated at 0.031 and stand among those at 8/255
 IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet": 5_000}  # the first of the test set
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
-AUTOATTACK_SUITES = ("standard", "plus")
+WHOLE_AUTOATTACK = ("standard", "plus")  # suites
 NEIGHBOURS = 3
 RANDOM, OPTIMISES = "it is random", "it optimises at test time"
 EXCLUDED = {"stochastic": RANDOM, "test_time_optimisation": OPTIMISES}
@@ -153,9 +153,9 @@ def left_by_autoattack(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     suite = data["run"]["suite"]
     counted = [a for a in data["attacks"] if a["scope"] in ("all", "survivors")]
     own = [a for a in counted if a["suite"] == suite and a["route"] == "end-to-end"]
-    whole = {a["attack"] for a in own if a["done"] and not a["errors"]} >= AUTOATTACK
-    alone = own == counted[: len(own)] and all(a["done"] and not a["errors"] for a in own)
-    found: Mapping[str, Any] | None = own[-1]["cumulative"] if whole and alone and suite in AUTOATTACK_SUITES else None
+    whole = {a["attack"] for a in own} >= AUTOATTACK and all(a["done"] and not a["errors"] for a in own)
+    first = own == counted[: len(own)]
+    found: Mapping[str, Any] | None = own[-1]["cumulative"] if whole and first and suite in WHOLE_AUTOATTACK else None
     return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit.errors import BadInput
-from audit.leaderboard import AUTOATTACK_SUITES, boards, left_by_autoattack
+from audit.leaderboard import WHOLE_AUTOATTACK, boards, left_by_autoattack
 
 RULES = "RobustBench's rules would not admit this defense"
 FLAGS = {  # what `audit export` takes for a field that no run knows
@@ -81,8 +81,8 @@ def _not_measured_so(data: Mapping[str, Any]) -> list[str]:
     """Why no figure is AutoAttack's as RobustBench measures it, by suite, images, n, eps or strength."""
     suite = data["run"]["suite"]
     unfair = [why for why in data["leaderboard"]["unfair"] if not why.startswith(RULES)]
-    if suite not in AUTOATTACK_SUITES:
-        return [f"the suite is {suite}, AutoAttack's are {' and '.join(AUTOATTACK_SUITES)}", *unfair]
+    if suite not in WHOLE_AUTOATTACK:
+        return [f"the suite is {suite}, AutoAttack's are {' and '.join(WHOLE_AUTOATTACK)}", *unfair]
     if not unfair and left_by_autoattack(data) is None:
         return ["another attack took images before the last part of AutoAttack"]
     return unfair
